@@ -2,5 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod command;
+pub mod events;
 pub mod key;
+pub mod page;
 pub mod revision;
+pub mod step;
+pub mod store;

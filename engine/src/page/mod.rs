@@ -1,0 +1,5 @@
+//! Tree pages.
+
+mod reference;
+
+pub use reference::PageRef;
