@@ -26,7 +26,10 @@ pub struct KeyRange {
 impl KeyRange {
     /// The range of exactly `key`.
     pub fn single(key: Bytes) -> Self {
-        KeyRange { start: key, end: End::Single }
+        KeyRange {
+            start: key,
+            end: End::Single,
+        }
     }
 
     /// From etcd's pair: empty `range_end` is the single key, `"\0"` is "from `key` on".
