@@ -1,0 +1,169 @@
+//! A process seen from outside: processor time and memory from `/proc`, and where threads may run.
+
+use std::fs;
+use std::io;
+use std::time::Duration;
+
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// The kernel reports processor time in these units to user space, whatever its own tick is.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// Processor time that all threads of a process have used, the ended ones included.
+///
+/// # Errors
+/// The process does not exist.
+pub fn cpu_time(pid: u32) -> io::Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name in parentheses may hold anything; fields are counted behind it.
+    let ticks: u64 = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
+    Ok(ticks_to_time(ticks))
+}
+
+/// Memory of a process in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Resident now.
+    pub resident_bytes: u64,
+    /// The most that was resident at once.
+    pub resident_bytes_max: u64,
+}
+
+/// How much memory a process occupies.
+///
+/// # Errors
+/// The process does not exist.
+pub fn memory(pid: u32) -> io::Result<Memory> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kibibytes = |name: &str| {
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .and_then(|rest| rest.split_whitespace().next())
+            .and_then(|number| number.parse::<u64>().ok())
+            .unwrap_or_default()
+    };
+    Ok(Memory {
+        resident_bytes: kibibytes("VmRSS:") * 1024,
+        resident_bytes_max: kibibytes("VmHWM:") * 1024,
+    })
+}
+
+/// Processor time of the whole machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MachineTime {
+    /// Time in which some process or the kernel ran.
+    pub busy: Duration,
+    /// Time that the hypervisor kept for others.
+    pub stolen: Duration,
+}
+
+impl MachineTime {
+    /// What has been used since the machine started.
+    ///
+    /// # Errors
+    /// `/proc/stat` cannot be read.
+    pub fn now() -> io::Result<Self> {
+        let stat = fs::read_to_string("/proc/stat")?;
+        let fields: Vec<u64> = stat
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .skip(1)
+            .filter_map(|field| field.parse().ok())
+            .collect();
+        let field = |at: usize| fields.get(at).copied().unwrap_or_default();
+        // user, nice, system, idle, iowait, irq, softirq, steal
+        let busy = field(0) + field(1) + field(2) + field(5) + field(6);
+        Ok(Self {
+            busy: ticks_to_time(busy),
+            stolen: ticks_to_time(field(7)),
+        })
+    }
+}
+
+fn ticks_to_time(ticks: u64) -> Duration {
+    Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
+}
+
+/// Number of processors this thread may use.
+pub fn processor_count() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Runs `action` while this thread is bound to one processor; children started by it inherit that.
+///
+/// # Errors
+/// The kernel refuses the processor, or `action` fails.
+pub fn on_processor<T>(
+    processor: Option<usize>,
+    action: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    let Some(processor) = processor else {
+        return action();
+    };
+    let before = sched_getaffinity(None)?;
+    bind(processor)?;
+    let outcome = action();
+    sched_setaffinity(None, &before)?;
+    outcome
+}
+
+/// Binds this thread to one processor.
+///
+/// # Errors
+/// The kernel refuses, for example because there is no such processor.
+pub fn bind(processor: usize) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(processor);
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// The same process in the form that signals need.
+///
+/// # Errors
+/// `pid` is 0 or too large for the kernel.
+pub fn pid(pid: u32) -> io::Result<Pid> {
+    i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a process id"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_uses_time_and_memory() {
+        let begin = cpu_time(std::process::id()).unwrap();
+        let mut sum = 0u64;
+        while cpu_time(std::process::id()).unwrap() < begin + Duration::from_millis(20) {
+            sum = std::hint::black_box(sum + 1);
+        }
+        let memory = memory(std::process::id()).unwrap();
+        assert!(memory.resident_bytes > 0);
+        assert!(memory.resident_bytes <= memory.resident_bytes_max);
+    }
+
+    #[test]
+    fn a_binding_ends_with_its_action() {
+        let before = processor_count();
+        on_processor(Some(0), || {
+            assert_eq!(processor_count(), 1);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(processor_count(), before);
+    }
+}

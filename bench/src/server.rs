@@ -1,0 +1,221 @@
+//! The server under test: started on a fresh data directory, asked until it answers, ended.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Signal, kill_process};
+
+use crate::http2::{Address, Connection, RequestHead};
+use crate::message;
+use crate::process;
+
+/// A server that has not answered within this time is given up.
+const READY: Duration = Duration::from_secs(30);
+/// A server that has not ended within this time after SIGTERM is killed.
+const END: Duration = Duration::from_secs(10);
+/// Distance between two attempts to reach a starting server.
+const ATTEMPT: Duration = Duration::from_micros(250);
+/// How long one attempt waits for its answer.
+const ATTEMPT_ANSWER: Duration = Duration::from_secs(2);
+
+/// How to start a server: the program and its own arguments; the flags that every etcd-like server
+/// takes for one node on loopback are added.
+#[derive(Debug, Clone)]
+pub struct ServerCommand {
+    text: String,
+}
+
+impl ServerCommand {
+    /// A command line, split at white space.
+    pub fn new(text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+        }
+    }
+
+    /// The program's file name, for tables.
+    pub fn name(&self) -> String {
+        let program = self.text.split_whitespace().next().unwrap_or_default();
+        let name = Path::new(program).file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+
+    /// Starts the server in a new directory below `parent`, bound to `processor` if given.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn start(&self, parent: &Path, processor: Option<usize>) -> io::Result<Server> {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ringbench-{}-{number}", std::process::id());
+        let directory = parent.join(name);
+        fs::create_dir_all(&directory)?;
+        let (client, peer) = (free_port()?, free_port()?);
+        let log = File::create(directory.join("log"))?;
+        let mut words = self.text.split_whitespace();
+        let program = words.next().unwrap_or_default();
+        let mut command = Command::new(program);
+        command
+            .args(words)
+            .arg(format!("--data-dir={}", directory.join("data").display()))
+            .arg(format!("--listen-client-urls=http://{client}"))
+            .arg(format!("--advertise-client-urls=http://{client}"))
+            .arg(format!("--listen-peer-urls=http://{peer}"))
+            .arg(format!("--initial-advertise-peer-urls=http://{peer}"))
+            .arg(format!("--initial-cluster=default=http://{peer}"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let started = Instant::now();
+        let child = process::on_processor(processor, || command.spawn()).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot start `{program}`: {error}"))
+        })?;
+        Ok(Server {
+            child,
+            directory,
+            address: Address::Tcp(client),
+            started,
+        })
+    }
+}
+
+/// A running server; its directory is deleted when the value is dropped.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    directory: PathBuf,
+    address: Address,
+    started: Instant,
+}
+
+impl Server {
+    /// Where it listens for clients.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the first answered linearizable read and returns the time since the start.
+    ///
+    /// # Errors
+    /// The server ended or did not answer in time; the text holds the end of its log.
+    pub fn wait_until_ready(&mut self) -> io::Result<Duration> {
+        while self.started.elapsed() < READY {
+            if read_once(&self.address).is_ok() {
+                return Ok(self.started.elapsed());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                return Err(self.failure(&format!("ended with {status}")));
+            }
+            std::thread::sleep(ATTEMPT);
+        }
+        Err(self.failure("did not answer"))
+    }
+
+    /// Disk space of the data directory in bytes.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn disk_bytes(&self) -> io::Result<u64> {
+        disk_bytes(&self.directory.join("data"))
+    }
+
+    /// Asks the server to end, and kills it if it does not.
+    ///
+    /// # Errors
+    /// The process cannot be signalled or waited for.
+    pub fn stop(mut self) -> io::Result<()> {
+        kill_process(process::pid(self.pid())?, Signal::TERM)?;
+        let asked = Instant::now();
+        while asked.elapsed() < END {
+            if self.child.try_wait()?.is_some() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.child.kill()?;
+        self.child.wait().map(|_| ())
+    }
+
+    fn failure(&self, what: &str) -> io::Error {
+        const TAIL_BYTES: usize = 2000;
+        let mut log = String::new();
+        if let Ok(mut file) = File::open(self.directory.join("log"))
+            && let Err(error) = file.read_to_string(&mut log)
+        {
+            log = format!("(no log: {error})");
+        }
+        let mut tail = log.len().saturating_sub(TAIL_BYTES);
+        while !log.is_char_boundary(tail) {
+            tail += 1;
+        }
+        io::Error::other(format!(
+            "the server {what}; its log ends:\n{}",
+            &log[tail..]
+        ))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail only when the process has ended already, which is what is wanted.
+        self.child.kill().ok();
+        self.child.wait().ok();
+        if let Err(error) = fs::remove_dir_all(&self.directory) {
+            eprintln!("cannot delete {}: {error}", self.directory.display());
+        }
+    }
+}
+
+/// A loopback address that nobody listens on at this moment.
+///
+/// # Errors
+/// No port is free.
+pub fn free_port() -> io::Result<SocketAddr> {
+    TcpListener::bind(("127.0.0.1", 0))?.local_addr()
+}
+
+/// One linearizable read on a new connection.
+fn read_once(address: &Address) -> io::Result<()> {
+    let mut connection = Connection::open(address)?;
+    let mut request = Vec::new();
+    message::range(b"health", false, &mut request);
+    connection.send(&RequestHead::new(message::RANGE), &request, 0);
+    let sent = Instant::now();
+    let mut completions = Vec::new();
+    while sent.elapsed() < ATTEMPT_ANSWER {
+        connection.flush()?;
+        connection.receive(&mut completions)?;
+        if let Some(completion) = completions.pop() {
+            return match completion.code {
+                0 => Ok(()),
+                _ => Err(io::Error::other(completion.message)),
+            };
+        }
+        std::thread::sleep(Duration::from_micros(50));
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+fn disk_bytes(path: &Path) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    /// `st_blocks` counts these, whatever the file system's own block is.
+    const BLOCK_BYTES: u64 = 512;
+    let metadata = fs::symlink_metadata(path)?;
+    let mut bytes = metadata.blocks() * BLOCK_BYTES;
+    if metadata.is_dir() {
+        for entry in fs::read_dir(path)? {
+            bytes += disk_bytes(&entry?.path())?;
+        }
+    }
+    Ok(bytes)
+}
