@@ -1,7 +1,9 @@
 //! Deterministic MVCC state machine.
 #![forbid(unsafe_code)]
 
+pub mod auth;
 pub mod command;
+pub mod entry;
 pub mod events;
 pub mod key;
 pub mod page;
