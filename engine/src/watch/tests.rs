@@ -61,6 +61,7 @@ struct World {
     streams: Vec<StreamId>,
     watchers: Vec<(WatchId, Shown)>,
     compacted: i64,
+    requested: BTreeMap<StreamId, i64>,
 }
 
 impl World {
@@ -76,6 +77,7 @@ impl World {
             streams: Vec::new(),
             watchers: Vec::new(),
             compacted: 0,
+            requested: BTreeMap::new(),
         }
     }
 
@@ -199,6 +201,12 @@ impl World {
             Output::Compacted { watch, .. } => self.shown(stream, watch).gone = true,
             Output::Progress { watch, revision } => {
                 assert!(revision <= self.applied);
+                if watch.is_none() {
+                    assert!(
+                        revision >= self.requested[&stream],
+                        "progress is behind its request"
+                    );
+                }
                 let concerned: Vec<_> = self
                     .watchers
                     .iter()
@@ -253,7 +261,9 @@ impl World {
             15 => self.hub.tick_progress(),
             16 if !self.streams.is_empty() => {
                 let at = self.draw.below(self.streams.len() as u64) as usize;
-                self.hub.request_progress(self.streams[at], self.applied);
+                let stream = self.streams[at];
+                self.requested.insert(stream, self.applied);
+                self.hub.request_progress(stream, self.applied);
             }
             17 if self.draw.below(10) == 0 => {
                 self.compacted += self.draw.below((self.applied - self.compacted) as u64) as i64;
