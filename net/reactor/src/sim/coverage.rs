@@ -107,7 +107,9 @@ pub struct Coverage {
 
 impl Default for Coverage {
     fn default() -> Coverage {
-        Coverage { counts: vec![0; FaultKind::ALL.len()] }
+        Coverage {
+            counts: vec![0; FaultKind::ALL.len()],
+        }
     }
 }
 
@@ -119,7 +121,11 @@ impl Coverage {
 
     /// The kinds that never happened.
     pub fn missing(&self) -> Vec<FaultKind> {
-        FaultKind::ALL.iter().copied().filter(|&kind| self.count(kind) == 0).collect()
+        FaultKind::ALL
+            .iter()
+            .copied()
+            .filter(|&kind| self.count(kind) == 0)
+            .collect()
     }
 
     /// Adds what `other` counted.
@@ -152,14 +158,19 @@ pub(crate) struct Trace {
 
 impl Trace {
     pub(crate) fn new(seed: u64) -> Trace {
-        let mut trace = Trace { hash: 0x243F_6A88_85A3_08D3, steps: 0 };
+        let mut trace = Trace {
+            hash: 0x243F_6A88_85A3_08D3,
+            steps: 0,
+        };
         trace.add(seed);
         trace
     }
 
     pub(crate) fn add(&mut self, value: u64) {
         self.steps += 1;
-        self.hash = (self.hash ^ value).wrapping_mul(0x9FB2_1C65_1E98_DF25).rotate_left(29);
+        self.hash = (self.hash ^ value)
+            .wrapping_mul(0x9FB2_1C65_1E98_DF25)
+            .rotate_left(29);
         self.hash ^= self.hash >> 32;
     }
 

@@ -22,7 +22,9 @@ impl Random {
     /// The stream of `seed`. Neighbouring seeds give unrelated streams.
     pub fn new(seed: u64) -> Random {
         let mut mixer = seed;
-        Random { state: std::array::from_fn(|_| splitmix64(&mut mixer)) }
+        Random {
+            state: std::array::from_fn(|_| splitmix64(&mut mixer)),
+        }
     }
 
     /// An independent stream, so that draws on one side do not shift the other.
@@ -33,7 +35,10 @@ impl Random {
     /// 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         let state = &mut self.state;
-        let result = state[0].wrapping_add(state[3]).rotate_left(23).wrapping_add(state[0]);
+        let result = state[0]
+            .wrapping_add(state[3])
+            .rotate_left(23)
+            .wrapping_add(state[0]);
         let shifted = state[1] << 17;
         state[2] ^= state[0];
         state[3] ^= state[1];
@@ -112,9 +117,14 @@ mod tests {
     #[test]
     fn the_stream_is_the_published_one() {
         // Reference: the authors' C code, state 1, 2, 3, 4.
-        let mut random = Random { state: [1, 2, 3, 4] };
+        let mut random = Random {
+            state: [1, 2, 3, 4],
+        };
         let first: Vec<u64> = (0..4).map(|_| random.next_u64()).collect();
-        assert_eq!(first, [41943041, 58720359, 3588806011781223, 3591011842654386]);
+        assert_eq!(
+            first,
+            [41943041, 58720359, 3588806011781223, 3591011842654386]
+        );
     }
 
     #[test]
@@ -124,10 +134,18 @@ mod tests {
         for _ in 0..5_000 {
             seen[random.between(10, 14) as usize - 10] += 1;
         }
-        assert!(seen.iter().all(|&count| (800..1_200).contains(&count)), "{seen:?}");
+        assert!(
+            seen.iter().all(|&count| (800..1_200).contains(&count)),
+            "{seen:?}"
+        );
         assert_eq!((0..1_000).filter(|_| random.hits(Rate::NEVER)).count(), 0);
-        assert_eq!((0..1_000).filter(|_| random.hits(Rate::ALWAYS)).count(), 1_000);
-        let hits = (0..10_000).filter(|_| random.hits(Rate::percent(10))).count();
+        assert_eq!(
+            (0..1_000).filter(|_| random.hits(Rate::ALWAYS)).count(),
+            1_000
+        );
+        let hits = (0..10_000)
+            .filter(|_| random.hits(Rate::percent(10)))
+            .count();
         assert!((850..1_150).contains(&hits), "{hits}");
         assert_eq!(random.below(0), 0);
     }

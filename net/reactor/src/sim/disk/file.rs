@@ -19,7 +19,11 @@ struct Pending {
 #[derive(Clone, Debug)]
 enum Change {
     /// The masked sectors of a page.
-    Sectors { page: usize, sectors: u8, content: Page },
+    Sectors {
+        page: usize,
+        sectors: u8,
+        content: Page,
+    },
     /// The file's length.
     Length(u64),
 }
@@ -41,7 +45,7 @@ pub(super) struct FileNode {
 
 /// What becomes of the sectors that no sync covered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum CutStyle {
+pub(in crate::sim) enum CutStyle {
     /// Each write gets a seeded shape, each sector its own fate within it.
     Seeded,
     /// Nothing survives but what was synced.
@@ -71,7 +75,10 @@ enum WriteShape {
     /// One sector is garbage, the others are there.
     OneTorn(usize),
     /// Each sector for itself.
-    Independent { kept: Rate, torn: Rate },
+    Independent {
+        kept: Rate,
+        torn: Rate,
+    },
 }
 
 impl WriteShape {
@@ -95,7 +102,13 @@ impl WriteShape {
     }
 
     fn fate(self, sector: usize, random: &mut Random) -> SectorFate {
-        let kept_if = |kept| if kept { SectorFate::Kept } else { SectorFate::Lost };
+        let kept_if = |kept| {
+            if kept {
+                SectorFate::Kept
+            } else {
+                SectorFate::Lost
+            }
+        };
         match self {
             WriteShape::All => SectorFate::Kept,
             WriteShape::Nothing => SectorFate::Lost,
@@ -144,7 +157,9 @@ impl FileNode {
     /// Copies bytes at `offset`; returns how many lie before the end of the file.
     pub(super) fn read(&self, offset: u64, into: &mut [u8]) -> usize {
         let available = self.live_length.saturating_sub(offset);
-        let len = into.len().min(usize::try_from(available).unwrap_or(usize::MAX));
+        let len = into
+            .len()
+            .min(usize::try_from(available).unwrap_or(usize::MAX));
         self.live.read(offset, &mut into[..len]);
         len
     }
@@ -153,9 +168,16 @@ impl FileNode {
     pub(super) fn land(&mut self, sequence: u64, offset: u64, bytes: &[u8]) {
         for span in spans(offset, bytes.len()) {
             self.live.write_span(&span, bytes);
-            let change =
-                Change::Sectors { page: span.page, sectors: span.sectors(), content: self.live.share(span.page) };
-            self.pending.push(Pending { sequence, abandoned: false, change });
+            let change = Change::Sectors {
+                page: span.page,
+                sectors: span.sectors(),
+                content: self.live.share(span.page),
+            };
+            self.pending.push(Pending {
+                sequence,
+                abandoned: false,
+                change,
+            });
         }
         self.extend(sequence, offset + bytes.len() as u64);
     }
@@ -164,7 +186,11 @@ impl FileNode {
     pub(super) fn extend(&mut self, sequence: u64, length: u64) {
         if length > self.live_length {
             self.live_length = length;
-            self.pending.push(Pending { sequence, abandoned: false, change: Change::Length(length) });
+            self.pending.push(Pending {
+                sequence,
+                abandoned: false,
+                change: Change::Length(length),
+            });
         }
     }
 
@@ -181,7 +207,11 @@ impl FileNode {
                 continue;
             }
             match pending.change {
-                Change::Sectors { page, sectors, content } => self.durable.set_sectors(page, sectors, &content),
+                Change::Sectors {
+                    page,
+                    sectors,
+                    content,
+                } => self.durable.set_sectors(page, sectors, &content),
                 Change::Length(length) => self.durable_length = self.durable_length.max(length),
             }
         }
@@ -191,7 +221,11 @@ impl FileNode {
     /// A sync that covers every change up to `cover` has failed, or lied: those changes may be anywhere.
     pub(super) fn abandon(&mut self, cover: u64) -> bool {
         let mut any = false;
-        for pending in self.pending.iter_mut().filter(|pending| pending.sequence <= cover) {
+        for pending in self
+            .pending
+            .iter_mut()
+            .filter(|pending| pending.sequence <= cover)
+        {
             any |= !pending.abandoned;
             pending.abandoned = true;
         }
@@ -202,7 +236,9 @@ impl FileNode {
     fn drop_overwritten(&mut self, cover: u64) {
         let mut replaced: BTreeMap<usize, u8> = BTreeMap::new();
         for pending in self.pending.iter_mut().rev() {
-            let Change::Sectors { page, sectors, .. } = &mut pending.change else { continue };
+            let Change::Sectors { page, sectors, .. } = &mut pending.change else {
+                continue;
+            };
             let newer = replaced.entry(*page).or_default();
             if pending.abandoned {
                 *sectors &= !*newer;
@@ -213,7 +249,12 @@ impl FileNode {
     }
 
     /// The power is gone: what was pending meets its fate, and live and durable are one again.
-    pub(super) fn power_cut(&mut self, style: CutStyle, random: &mut Random, coverage: &mut Coverage) {
+    pub(super) fn power_cut(
+        &mut self,
+        style: CutStyle,
+        random: &mut Random,
+        coverage: &mut Coverage,
+    ) {
         let pending = std::mem::take(&mut self.pending);
         for write in pending.chunk_by(|one, next| one.sequence == next.sequence) {
             self.settle_write(write, style, random, coverage);
@@ -223,7 +264,13 @@ impl FileNode {
         self.live_length = self.durable_length;
     }
 
-    fn settle_write(&mut self, write: &[Pending], style: CutStyle, random: &mut Random, coverage: &mut Coverage) {
+    fn settle_write(
+        &mut self,
+        write: &[Pending],
+        style: CutStyle,
+        random: &mut Random,
+        coverage: &mut Coverage,
+    ) {
         let count = |change: &Change| match change {
             Change::Sectors { sectors, .. } => sectors.count_ones() as usize,
             Change::Length(_) => 0,
@@ -238,15 +285,21 @@ impl FileNode {
         for pending in write {
             match &pending.change {
                 Change::Length(length) => {
-                    let kept = style == CutStyle::AllKept || style == CutStyle::Seeded && random.below(2) == 0;
+                    let kept = style == CutStyle::AllKept
+                        || style == CutStyle::Seeded && random.below(2) == 0;
                     if kept {
                         self.durable_length = self.durable_length.max(*length);
                     } else {
                         coverage.hit(FaultKind::LengthLost);
                     }
                 }
-                Change::Sectors { page, sectors, content } => {
-                    for sector in (0..SECTORS_PER_PAGE).filter(|sector| sectors & 1 << sector != 0) {
+                Change::Sectors {
+                    page,
+                    sectors,
+                    content,
+                } => {
+                    for sector in (0..SECTORS_PER_PAGE).filter(|sector| sectors & 1 << sector != 0)
+                    {
                         let fate = shape.fate(ordinal, random);
                         self.settle_sector(*page, sector, content, fate, random, coverage);
                         ordinal += 1;

@@ -79,7 +79,9 @@ impl DiskImage {
 
     /// Cuts or extends a file; false if there is none.
     pub fn set_length(&mut self, path: &str, length: u64) -> bool {
-        let Some(file) = self.files.get_mut(path) else { return false };
+        let Some(file) = self.files.get_mut(path) else {
+            return false;
+        };
         if length < file.length {
             file.pages.truncate(length);
         }
@@ -89,15 +91,21 @@ impl DiskImage {
 
     /// Path → bytes of every file.
     pub fn to_map(&self) -> BTreeMap<String, Vec<u8>> {
-        self.paths().filter_map(|path| Some((path.to_owned(), self.read(path)?))).collect()
+        self.paths()
+            .filter_map(|path| Some((path.to_owned(), self.read(path)?)))
+            .collect()
     }
 
     /// Whether both images hold the same files with the same bytes.
     pub fn same_bytes(&self, other: &DiskImage) -> bool {
         self.files.len() == other.files.len()
-            && self.files.iter().zip(&other.files).all(|((path, file), (other_path, other_file))| {
-                path == other_path && file.length == other_file.length && file.same_bytes(other_file)
-            })
+            && self.files.iter().zip(&other.files).all(
+                |((path, file), (other_path, other_file))| {
+                    path == other_path
+                        && file.length == other_file.length
+                        && file.same_bytes(other_file)
+                },
+            )
     }
 
     pub(super) fn add_parents(&mut self, path: &str) {
@@ -114,8 +122,13 @@ impl FileImage {
             other.read((index * PAGE_BYTES) as u64, &mut theirs);
             *page != theirs
         };
-        self.pages.written().all(|(index, page)| !differs(index, page, &other.pages))
-            && other.pages.written().all(|(index, page)| !differs(index, page, &self.pages))
+        self.pages
+            .written()
+            .all(|(index, page)| !differs(index, page, &other.pages))
+            && other
+                .pages
+                .written()
+                .all(|(index, page)| !differs(index, page, &self.pages))
     }
 }
 
@@ -132,8 +145,18 @@ mod tests {
         image.write_at("/data/wal/one", 4095, &[1, 2]);
         assert!(!image.same_bytes(&copy));
         assert_eq!(copy.read("/data/wal/one").unwrap(), [7; 5000]);
-        assert_eq!(image.read("/data/wal/one").unwrap()[4094..4098], [7, 1, 2, 7]);
-        assert_eq!(image.directories.iter().map(String::as_str).collect::<Vec<_>>(), ["/data", "/data/wal"]);
+        assert_eq!(
+            image.read("/data/wal/one").unwrap()[4094..4098],
+            [7, 1, 2, 7]
+        );
+        assert_eq!(
+            image
+                .directories
+                .iter()
+                .map(String::as_str)
+                .collect::<Vec<_>>(),
+            ["/data", "/data/wal"]
+        );
         assert!(image.set_length("/data/wal/one", 10));
         assert_eq!(image.total_bytes(), 10);
         assert_eq!(image.to_map()["/data/wal/one"], [7; 10]);

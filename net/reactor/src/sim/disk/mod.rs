@@ -122,8 +122,15 @@ impl Disk {
             (Some(inode), Create::Never) => inode,
             (None, Create::Never) => return Err(libc::ENOENT),
             (None, Create::New) => {
-                let inode = self.add_inode(Inode::File { node: FileNode::default(), handles: 0 });
-                self.change_entries(vec![EntryEdit { directory: parent, name, inode: Some(inode) }]);
+                let inode = self.add_inode(Inode::File {
+                    node: FileNode::default(),
+                    handles: 0,
+                });
+                self.change_entries(vec![EntryEdit {
+                    directory: parent,
+                    name,
+                    inode: Some(inode),
+                }]);
                 inode
             }
         };
@@ -199,7 +206,11 @@ impl Disk {
                 }
                 None => {
                     let inode = self.add_inode(Inode::Directory(Directory::default()));
-                    self.change_entries(vec![EntryEdit { directory, name, inode: Some(inode) }]);
+                    self.change_entries(vec![EntryEdit {
+                        directory,
+                        name,
+                        inode: Some(inode),
+                    }]);
                     inode
                 }
             };
@@ -210,7 +221,12 @@ impl Disk {
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> Result<(), Errno> {
         let (from_directory, from_name) = self.parent_of(from)?;
         let (to_directory, to_name) = self.parent_of(to)?;
-        let inode = self.directory(from_directory)?.live.get(&from_name).copied().ok_or(libc::ENOENT)?;
+        let inode = self
+            .directory(from_directory)?
+            .live
+            .get(&from_name)
+            .copied()
+            .ok_or(libc::ENOENT)?;
         let replaced = self.directory(to_directory)?.live.get(&to_name).copied();
         if replaced == Some(inode) {
             return Ok(());
@@ -219,19 +235,36 @@ impl Disk {
             return Err(libc::EISDIR);
         }
         self.change_entries(vec![
-            EntryEdit { directory: from_directory, name: from_name, inode: None },
-            EntryEdit { directory: to_directory, name: to_name, inode: Some(inode) },
+            EntryEdit {
+                directory: from_directory,
+                name: from_name,
+                inode: None,
+            },
+            EntryEdit {
+                directory: to_directory,
+                name: to_name,
+                inode: Some(inode),
+            },
         ]);
         Ok(())
     }
 
     pub(super) fn remove_file(&mut self, path: &Path) -> Result<(), Errno> {
         let (directory, name) = self.parent_of(path)?;
-        let inode = self.directory(directory)?.live.get(&name).copied().ok_or(libc::ENOENT)?;
+        let inode = self
+            .directory(directory)?
+            .live
+            .get(&name)
+            .copied()
+            .ok_or(libc::ENOENT)?;
         if self.directory(inode).is_ok() {
             return Err(libc::EISDIR);
         }
-        self.change_entries(vec![EntryEdit { directory, name, inode: None }]);
+        self.change_entries(vec![EntryEdit {
+            directory,
+            name,
+            inode: None,
+        }]);
         self.collect();
         Ok(())
     }
@@ -243,7 +276,11 @@ impl Disk {
             Inode::File { node, .. } => node.length(),
             Inode::Directory(_) => 0,
         };
-        Ok(directory.live.iter().map(|(name, inode)| (name.clone(), length(inode))).collect())
+        Ok(directory
+            .live
+            .iter()
+            .map(|(name, inode)| (name.clone(), length(inode)))
+            .collect())
     }
 
     /// The directory of that name.
@@ -264,15 +301,24 @@ impl Disk {
             let asked = entry.sequence <= cover
                 && !entry.abandoned
                 && entry.edits.iter().any(|edit| edit.directory == directory);
-            let required = entry.edits.iter().any(|edit| needed.contains(&(edit.directory, edit.name.clone())));
+            let required = entry
+                .edits
+                .iter()
+                .any(|edit| needed.contains(&(edit.directory, edit.name.clone())));
             if asked || required {
                 chosen[position] = true;
-                needed.extend(entry.edits.iter().map(|edit| (edit.directory, edit.name.clone())));
+                needed.extend(
+                    entry
+                        .edits
+                        .iter()
+                        .map(|edit| (edit.directory, edit.name.clone())),
+                );
             }
         }
         let mut chosen = chosen.into_iter();
-        let (durable, pending): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.entries).into_iter().partition(|_| chosen.next() == Some(true));
+        let (durable, pending): (Vec<_>, Vec<_>) = std::mem::take(&mut self.entries)
+            .into_iter()
+            .partition(|_| chosen.next() == Some(true));
         self.entries = pending;
         for entry in durable {
             self.make_entry_durable(&entry);
@@ -282,7 +328,11 @@ impl Disk {
 
     /// A directory sync failed: the changes it covered stay un-synced for good.
     pub(super) fn abandon_directory(&mut self, directory: InodeId, cover: u64) {
-        for entry in self.entries.iter_mut().filter(|entry| entry.sequence <= cover) {
+        for entry in self
+            .entries
+            .iter_mut()
+            .filter(|entry| entry.sequence <= cover)
+        {
             entry.abandoned |= entry.edits.iter().any(|edit| edit.directory == directory);
         }
     }
@@ -290,14 +340,23 @@ impl Disk {
     // --- crashes and images ------------------------------------------------------------------------------
 
     /// The power is gone: every handle is closed, every change that is not durable meets its fate.
-    pub(super) fn power_cut(&mut self, style: CutStyle, random: &mut Random, coverage: &mut Coverage) {
+    pub(super) fn power_cut(
+        &mut self,
+        style: CutStyle,
+        random: &mut Random,
+        coverage: &mut Coverage,
+    ) {
         for entry in std::mem::take(&mut self.entries) {
             let kept = match style {
                 CutStyle::AllKept => true,
                 CutStyle::AllLost => false,
                 CutStyle::Seeded => random.below(2) == 0,
             };
-            coverage.hit(if kept { FaultKind::EntryKept } else { FaultKind::EntryLost });
+            coverage.hit(if kept {
+                FaultKind::EntryKept
+            } else {
+                FaultKind::EntryLost
+            });
             if kept {
                 self.make_entry_durable(&entry);
             }
@@ -314,7 +373,10 @@ impl Disk {
             }
         }
         self.collect();
-        self.allocated = self.files().map(|(_, node)| pages_bytes(node.length())).sum();
+        self.allocated = self
+            .files()
+            .map(|(_, node)| pages_bytes(node.length()))
+            .sum();
     }
 
     /// What reads see now.
@@ -330,15 +392,26 @@ impl Disk {
     /// Becomes the image, all of it durable. Open handles are gone.
     pub(super) fn restore(&mut self, image: &DiskImage) {
         let capacity = self.capacity;
-        *self = Disk { sequence: self.sequence, next_inode: self.next_inode, ..Disk::new() };
+        *self = Disk {
+            sequence: self.sequence,
+            next_inode: self.next_inode,
+            ..Disk::new()
+        };
         for directory in &image.directories {
-            self.create_dir_all(Path::new(directory)).expect("an image's directories nest");
+            self.create_dir_all(Path::new(directory))
+                .expect("an image's directories nest");
         }
         for (path, file) in &image.files {
-            let (parent, name) = self.parent_of(Path::new(path)).expect("an image lists the parents of its files");
+            let (parent, name) = self
+                .parent_of(Path::new(path))
+                .expect("an image lists the parents of its files");
             let node = FileNode::durable(file.pages.clone(), file.length);
             let inode = self.add_inode(Inode::File { node, handles: 0 });
-            self.change_entries(vec![EntryEdit { directory: parent, name, inode: Some(inode) }]);
+            self.change_entries(vec![EntryEdit {
+                directory: parent,
+                name,
+                inode: Some(inode),
+            }]);
             self.allocated += pages_bytes(file.length);
         }
         for entry in std::mem::take(&mut self.entries) {
@@ -366,7 +439,10 @@ impl Disk {
     /// Asserts the invariants.
     #[cfg(test)]
     pub(super) fn check(&self) {
-        let allocated: u64 = self.files().map(|(_, node)| pages_bytes(node.length())).sum();
+        let allocated: u64 = self
+            .files()
+            .map(|(_, node)| pages_bytes(node.length()))
+            .sum();
         assert_eq!(self.allocated, allocated);
         assert!(self.entries.is_sorted_by_key(|entry| entry.sequence));
         let reachable = self.reachable();
@@ -386,7 +462,9 @@ impl Disk {
         let mut image = DiskImage::new();
         let mut open = vec![(String::new(), ROOT)];
         while let Some((prefix, directory)) = open.pop() {
-            let Inode::Directory(directory) = &self.inodes[&directory] else { continue };
+            let Inode::Directory(directory) = &self.inodes[&directory] else {
+                continue;
+            };
             for (name, inode) in names(directory) {
                 let path = format!("{prefix}/{name}");
                 match &self.inodes[inode] {
@@ -396,7 +474,13 @@ impl Disk {
                     }
                     Inode::File { node, .. } => {
                         let (pages, length) = content(node);
-                        image.files.insert(path, FileImage { pages: pages.clone(), length });
+                        image.files.insert(
+                            path,
+                            FileImage {
+                                pages: pages.clone(),
+                                length,
+                            },
+                        );
                     }
                 }
             }
@@ -405,10 +489,12 @@ impl Disk {
     }
 
     fn files(&self) -> impl Iterator<Item = (InodeId, &FileNode)> {
-        self.inodes.iter().filter_map(|(&inode, content)| match content {
-            Inode::File { node, .. } => Some((inode, node)),
-            Inode::Directory(_) => None,
-        })
+        self.inodes
+            .iter()
+            .filter_map(|(&inode, content)| match content {
+                Inode::File { node, .. } => Some((inode, node)),
+                Inode::Directory(_) => None,
+            })
     }
 
     fn file(&self, inode: InodeId) -> &FileNode {
@@ -464,7 +550,11 @@ impl Disk {
             }
         }
         self.sequence += 1;
-        self.entries.push(PendingEntry { sequence: self.sequence, abandoned: false, edits });
+        self.entries.push(PendingEntry {
+            sequence: self.sequence,
+            abandoned: false,
+            edits,
+        });
     }
 
     fn make_entry_durable(&mut self, entry: &PendingEntry) {
@@ -478,7 +568,12 @@ impl Disk {
     fn find(&self, path: &Path) -> Result<InodeId, Errno> {
         let mut inode = ROOT;
         for name in components(path)? {
-            inode = self.directory(inode)?.live.get(&name).copied().ok_or(libc::ENOENT)?;
+            inode = self
+                .directory(inode)?
+                .live
+                .get(&name)
+                .copied()
+                .ok_or(libc::ENOENT)?;
         }
         Ok(inode)
     }
@@ -488,7 +583,12 @@ impl Disk {
         let name = names.pop().ok_or(libc::EISDIR)?;
         let mut inode = ROOT;
         for name in names {
-            inode = self.directory(inode)?.live.get(&name).copied().ok_or(libc::ENOENT)?;
+            inode = self
+                .directory(inode)?
+                .live
+                .get(&name)
+                .copied()
+                .ok_or(libc::ENOENT)?;
         }
         self.directory(inode)?;
         Ok((inode, name))
@@ -512,11 +612,17 @@ impl Disk {
 
     fn reachable(&self) -> BTreeSet<InodeId> {
         let mut reachable = BTreeSet::from([ROOT]);
-        let pending = self.entries.iter().flat_map(|entry| &entry.edits).filter_map(|edit| edit.inode);
+        let pending = self
+            .entries
+            .iter()
+            .flat_map(|entry| &entry.edits)
+            .filter_map(|edit| edit.inode);
         let mut open: Vec<InodeId> = pending.chain([ROOT]).collect();
         while let Some(inode) = open.pop() {
             reachable.insert(inode);
-            let Ok(directory) = self.directory(inode) else { continue };
+            let Ok(directory) = self.directory(inode) else {
+                continue;
+            };
             for &child in directory.live.values().chain(directory.durable.values()) {
                 if reachable.insert(child) {
                     open.push(child);

@@ -52,7 +52,12 @@ pub(super) fn spans(offset: u64, len: usize) -> impl Iterator<Item = PageSpan> {
         let position = offset + done as u64;
         let start = (position % PAGE_BYTES as u64) as usize;
         let end = PAGE_BYTES.min(start + len - done);
-        let span = PageSpan { page: (position / PAGE_BYTES as u64) as usize, start, end, skipped: done };
+        let span = PageSpan {
+            page: (position / PAGE_BYTES as u64) as usize,
+            start,
+            end,
+            skipped: done,
+        };
         done += end - start;
         Some(span)
     })
@@ -76,7 +81,9 @@ impl Pages {
 
     /// A shared reference to the page, which must have been written.
     pub(super) fn share(&self, index: usize) -> Page {
-        self.pages[index].clone().expect("a page that was just written")
+        self.pages[index]
+            .clone()
+            .expect("a page that was just written")
     }
 
     pub(super) fn read(&self, offset: u64, into: &mut [u8]) {
@@ -129,7 +136,10 @@ impl Pages {
 
     /// Pages that hold bytes, by index.
     pub(super) fn written(&self) -> impl Iterator<Item = (usize, &Page)> {
-        self.pages.iter().enumerate().filter_map(|(index, page)| page.as_ref().map(|page| (index, page)))
+        self.pages
+            .iter()
+            .enumerate()
+            .filter_map(|(index, page)| page.as_ref().map(|page| (index, page)))
     }
 }
 

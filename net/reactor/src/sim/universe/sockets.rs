@@ -1,0 +1,833 @@
+//! Listeners and connections: a reliable, ordered byte stream per direction that is late, cut into pieces, held up by
+//! partitions, or reset.
+//!
+//! ```text
+//!   send ──► transit of the other end (in order, each segment with its time of arrival) ──► inbox ──► receive
+//! ```
+//!
+//! Invariants
+//! - a direction's unread and travelling bytes stay within the window, except for what goes to an end that is gone
+//! - one arrival event exists per end with a non-empty transit, unless a partition holds the end up
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use super::{EventKind, OperationId, Universe, Work, failure};
+use crate::buffer::ReceiveBuffer;
+use crate::driver::{Connected, Handle, Listening, Op, Outcome};
+use crate::net::Address;
+use crate::sim::coverage::FaultKind;
+use crate::sim::disk::Errno;
+
+/// First and last port that a host hands out by itself.
+const PORT_FIRST: u16 = 32_768;
+const PORT_LAST: u16 = 60_999;
+
+/// All sockets of all hosts.
+#[derive(Default)]
+pub(super) struct Sockets {
+    ends: BTreeMap<Handle, End>,
+    listeners: BTreeMap<Handle, Listener>,
+    bound: BTreeMap<(u32, Bound), Vec<Handle>>,
+    /// Directed links that carry nothing.
+    blocked: BTreeSet<(u32, u32)>,
+}
+
+/// A name that a listener holds on its host.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Bound {
+    Port(u16),
+    Path(PathBuf),
+}
+
+struct Listener {
+    core: u32,
+    host: u32,
+    bound: Bound,
+    /// The IP it listens on; `None` for a unix socket.
+    ip: Option<IpAddr>,
+    backlog: VecDeque<Connected>,
+    accept: Option<OperationId>,
+}
+
+/// One end of a connection.
+struct End {
+    host: u32,
+    peer: Handle,
+    peer_host: u32,
+    /// On the way to this end.
+    transit: VecDeque<Segment>,
+    transit_bytes: usize,
+    /// A partition holds the transit up.
+    held: bool,
+    inbox: VecDeque<Vec<u8>>,
+    inbox_bytes: usize,
+    /// The other side sends no more.
+    ended: bool,
+    reset: bool,
+    /// This side sends no more.
+    shut: bool,
+    receive: Option<OperationId>,
+    send: Option<OperationId>,
+}
+
+struct Segment {
+    at: u64,
+    content: Content,
+}
+
+enum Content {
+    Bytes(Vec<u8>),
+    End,
+    Reset,
+}
+
+/// A socket operation in flight.
+pub(super) enum SocketWork {
+    Accept {
+        listener: Handle,
+    },
+    Receive {
+        socket: Handle,
+    },
+    Send {
+        socket: Handle,
+        buffer: Vec<u8>,
+        start: usize,
+    },
+    Connect {
+        address: Address,
+    },
+}
+
+impl SocketWork {
+    /// The outcome if it fails.
+    pub(super) fn failed(self, errno: Errno) -> Outcome {
+        match self {
+            SocketWork::Accept { .. } | SocketWork::Connect { .. } => {
+                Outcome::Connected(Err(failure(errno)))
+            }
+            SocketWork::Receive { .. } => Outcome::Received(Err(failure(errno))),
+            SocketWork::Send { buffer, .. } => Outcome::Sent {
+                buffer,
+                result: Err(failure(errno)),
+            },
+        }
+    }
+}
+
+impl Sockets {
+    pub(super) fn owns(&self, handle: Handle) -> bool {
+        self.ends.contains_key(&handle) || self.listeners.contains_key(&handle)
+    }
+}
+
+impl Universe {
+    pub(super) fn submit_socket(&mut self, id: OperationId, op: Op) {
+        match op {
+            Op::Listen { address } => {
+                let result = self.listen(id, &address);
+                self.finish_soon(id, Outcome::Listening(result.map_err(failure)));
+            }
+            Op::Accept { listener } => self.submit_accept(id, listener),
+            Op::Connect { address } => self.submit_connect(id, address),
+            Op::Receive { socket } => {
+                if let Err(errno) = self.wait_on_end(id, socket, |end| &mut end.receive) {
+                    return self.finish_soon(id, Outcome::Received(Err(failure(errno))));
+                }
+                self.operation_mut(id).work = Work::Socket(SocketWork::Receive { socket });
+                self.try_receive(socket);
+            }
+            Op::Send {
+                socket,
+                buffer,
+                start,
+            } => {
+                if let Err(errno) = self.wait_on_end(id, socket, |end| &mut end.send) {
+                    return self.finish_soon(
+                        id,
+                        Outcome::Sent {
+                            buffer,
+                            result: Err(failure(errno)),
+                        },
+                    );
+                }
+                self.operation_mut(id).work = Work::Socket(SocketWork::Send {
+                    socket,
+                    buffer,
+                    start,
+                });
+                self.try_send(socket);
+            }
+            Op::Shutdown { socket } => {
+                let result = self.shut(socket);
+                self.finish_soon(id, Outcome::Done(result.map_err(failure)));
+            }
+            other => panic!("{other:?} is not about sockets"),
+        }
+    }
+
+    /// An event of a socket operation: only a connect waits for time to pass.
+    pub(super) fn continue_socket(&mut self, id: OperationId, work: SocketWork) {
+        match work {
+            SocketWork::Connect { address } => self.connect(id, &address),
+            other => self.operation_mut(id).work = Work::Socket(other),
+        }
+    }
+
+    /// Ends the wait of an operation that is cancelled. False if it must go on.
+    pub(super) fn forget_socket_wait(&mut self, id: OperationId) -> bool {
+        let Some(operation) = self.operation(id) else {
+            return false;
+        };
+        let Work::Socket(work) = &operation.work else {
+            return false;
+        };
+        match *work {
+            SocketWork::Accept { listener } => {
+                if let Some(listener) = self.sockets.listeners.get_mut(&listener) {
+                    listener.accept = None;
+                }
+            }
+            SocketWork::Receive { socket } => {
+                if let Some(end) = self.sockets.ends.get_mut(&socket) {
+                    end.receive = None;
+                }
+            }
+            SocketWork::Send { socket, .. } => {
+                if let Some(end) = self.sockets.ends.get_mut(&socket) {
+                    end.send = None;
+                }
+            }
+            // Its time comes, and what it opens is closed by the world.
+            SocketWork::Connect { .. } => return false,
+        }
+        true
+    }
+
+    // --- listeners ---------------------------------------------------------------------------------------
+
+    fn listen(&mut self, id: OperationId, address: &Address) -> Result<Listening, Errno> {
+        let operation = self.operation_mut(id);
+        let (core, host) = (operation.core, operation.host);
+        let (bound, ip, local) = match address {
+            Address::Unix(path) => (Bound::Path(path.clone()), None, address.clone()),
+            Address::Tcp(socket) => {
+                let ip = socket.ip();
+                if !ip.is_unspecified() && !ip.is_loopback() && ip != host_ip(host) {
+                    return Err(libc::EADDRNOTAVAIL);
+                }
+                let port = match socket.port() {
+                    0 => self.free_port(host),
+                    port => port,
+                };
+                (
+                    Bound::Port(port),
+                    Some(ip),
+                    Address::Tcp(SocketAddr::new(ip, port)),
+                )
+            }
+        };
+        let holders = self.sockets.bound.entry((host, bound.clone())).or_default();
+        let listeners = &self.sockets.listeners;
+        let conflict = holders.iter().any(|holder| {
+            let holder = &listeners[holder];
+            let overlap = match (holder.ip, ip) {
+                (Some(one), Some(other)) => {
+                    one == other || one.is_unspecified() || other.is_unspecified()
+                }
+                _ => true,
+            };
+            overlap && (holder.core == core || ip.is_none())
+        });
+        if conflict {
+            return Err(libc::EADDRINUSE);
+        }
+        self.next_handle += 1;
+        let handle = Handle(self.next_handle - 1);
+        holders.push(handle);
+        let listener = Listener {
+            core,
+            host,
+            bound,
+            ip,
+            backlog: VecDeque::new(),
+            accept: None,
+        };
+        self.sockets.listeners.insert(handle, listener);
+        Ok(Listening { handle, local })
+    }
+
+    fn free_port(&mut self, host: u32) -> u16 {
+        loop {
+            let state = &mut self.hosts[host as usize];
+            let port = state.next_port;
+            state.next_port = if port == PORT_LAST {
+                PORT_FIRST
+            } else {
+                port + 1
+            };
+            if !self.sockets.bound.contains_key(&(host, Bound::Port(port))) {
+                return port;
+            }
+        }
+    }
+
+    fn submit_accept(&mut self, id: OperationId, handle: Handle) {
+        let work = SocketWork::Accept { listener: handle };
+        let Some(listener) = self.sockets.listeners.get_mut(&handle) else {
+            return self.finish_soon(id, work.failed(libc::EBADF));
+        };
+        if listener.accept.is_some() {
+            return self.finish_soon(id, work.failed(libc::EBUSY));
+        }
+        if self.random.hits(self.options.network.interrupted) {
+            self.coverage.hit(FaultKind::Interrupted);
+            return self.finish_soon(id, work.failed(libc::EINTR));
+        }
+        match listener.backlog.pop_front() {
+            Some(connected) => self.finish_soon(id, Outcome::Connected(Ok(connected))),
+            None => {
+                listener.accept = Some(id);
+                self.operation_mut(id).work = Work::Socket(work);
+            }
+        }
+    }
+
+    // --- connecting --------------------------------------------------------------------------------------
+
+    fn submit_connect(&mut self, id: OperationId, address: Address) {
+        let host = self.operation_mut(id).host;
+        let target = self.host_at(host, &address);
+        self.operation_mut(id).work = Work::Socket(SocketWork::Connect { address });
+        let nanos = 2 * self.draw_latency(host, target.unwrap_or(host));
+        self.set_due(id, self.now + nanos);
+    }
+
+    fn connect(&mut self, id: OperationId, address: &Address) {
+        let host = self.operation_mut(id).host;
+        let reachable = self.host_at(host, address).filter(|&target| {
+            let cut = |link| self.sockets.blocked.contains(&link);
+            self.hosts[target as usize].up && !cut((host, target)) && !cut((target, host))
+        });
+        let Some(target) = reachable else {
+            self.coverage.hit(FaultKind::ConnectTimedOut);
+            let timeout = self.options.network.connect_timeout.as_nanos() as u64;
+            self.operation_mut(id).work =
+                Work::Finished(Outcome::Connected(Err(failure(libc::ETIMEDOUT))));
+            return self.set_due(id, self.now + timeout);
+        };
+        let Some(listener) = self.listener_for(host, target, address) else {
+            self.coverage.hit(FaultKind::ConnectRefused);
+            let errno = match address {
+                Address::Tcp(_) => libc::ECONNREFUSED,
+                Address::Unix(_) => libc::ENOENT,
+            };
+            return self.finish_soon(id, Outcome::Connected(Err(failure(errno))));
+        };
+        let (ours, theirs) = (self.new_handle(), self.new_handle());
+        self.sockets
+            .ends
+            .insert(ours, End::new(host, theirs, target));
+        self.sockets
+            .ends
+            .insert(theirs, End::new(target, ours, host));
+        let client = match address {
+            Address::Unix(_) => Address::Unix(PathBuf::new()),
+            Address::Tcp(socket) => {
+                let ip = if socket.ip().is_loopback() {
+                    socket.ip()
+                } else {
+                    host_ip(host)
+                };
+                Address::Tcp(SocketAddr::new(ip, self.free_port(host)))
+            }
+        };
+        self.enqueue_connection(
+            listener,
+            Connected {
+                handle: theirs,
+                peer: client,
+            },
+        );
+        self.finish_soon(
+            id,
+            Outcome::Connected(Ok(Connected {
+                handle: ours,
+                peer: address.clone(),
+            })),
+        );
+    }
+
+    fn enqueue_connection(&mut self, listener: Handle, connected: Connected) {
+        let state = self
+            .sockets
+            .listeners
+            .get_mut(&listener)
+            .expect("found a moment ago");
+        match state.accept.take() {
+            Some(id) => self.finish_soon(id, Outcome::Connected(Ok(connected))),
+            None => state.backlog.push_back(connected),
+        }
+    }
+
+    /// One of the listeners that would get the connection, if any has room.
+    fn listener_for(&mut self, from: u32, target: u32, address: &Address) -> Option<Handle> {
+        let bound = match address {
+            Address::Tcp(socket) => Bound::Port(socket.port()),
+            Address::Unix(path) => Bound::Path(path.clone()),
+        };
+        let backlog_max = self.options.network.backlog_max;
+        let holders = self.sockets.bound.get(&(target, bound))?;
+        let listeners = &self.sockets.listeners;
+        let fits = |holder: &&Handle| {
+            let listener = &listeners[holder];
+            let reached = match (listener.ip, address) {
+                (Some(ip), Address::Tcp(socket)) => {
+                    ip.is_unspecified()
+                        || ip == socket.ip() && (from == target || !ip.is_loopback())
+                }
+                _ => true,
+            };
+            reached && listener.backlog.len() < backlog_max
+        };
+        let fitting: Vec<Handle> = holders.iter().filter(fits).copied().collect();
+        match fitting.len() {
+            0 => None,
+            1 => Some(fitting[0]),
+            count => Some(fitting[self.random.index(count)]),
+        }
+    }
+
+    /// The host behind an address, as seen from a host.
+    fn host_at(&self, from: u32, address: &Address) -> Option<u32> {
+        match address {
+            Address::Unix(_) => Some(from),
+            Address::Tcp(socket) if socket.ip().is_loopback() || socket.ip().is_unspecified() => {
+                Some(from)
+            }
+            Address::Tcp(socket) => {
+                (0..self.hosts.len() as u32).find(|&host| host_ip(host) == socket.ip())
+            }
+        }
+    }
+
+    // --- bytes -------------------------------------------------------------------------------------------
+
+    /// Notes that the operation waits on one side of the end.
+    fn wait_on_end(
+        &mut self,
+        id: OperationId,
+        socket: Handle,
+        side: impl Fn(&mut End) -> &mut Option<OperationId>,
+    ) -> Result<(), Errno> {
+        let end = self.sockets.ends.get_mut(&socket).ok_or(libc::EBADF)?;
+        let waiting = side(end);
+        if waiting.is_some() {
+            return Err(libc::EBUSY);
+        }
+        *waiting = Some(id);
+        Ok(())
+    }
+
+    /// Completes the waiting receive if there is something to tell.
+    fn try_receive(&mut self, socket: Handle) {
+        let Some(end) = self.sockets.ends.get_mut(&socket) else {
+            return;
+        };
+        let Some(id) = end.receive else { return };
+        let result = if end.reset {
+            Err(failure(libc::ECONNRESET))
+        } else if end.inbox_bytes > 0 {
+            if self.random.hits(self.options.network.interrupted) {
+                self.coverage.hit(FaultKind::Interrupted);
+                Err(failure(libc::EINTR))
+            } else {
+                Ok(())
+            }
+        } else if end.ended {
+            Ok(())
+        } else {
+            return;
+        };
+        end.receive = None;
+        let peer = end.peer;
+        let result = result.map(|()| self.take_from_inbox(socket));
+        self.finish_soon(id, Outcome::Received(result));
+        self.try_send(peer);
+    }
+
+    /// What one receive gets; empty at the end of the stream.
+    fn take_from_inbox(&mut self, socket: Handle) -> ReceiveBuffer {
+        let network = &self.options.network;
+        let end = self
+            .sockets
+            .ends
+            .get_mut(&socket)
+            .expect("looked at a moment ago");
+        let Some(mut bytes) = end.inbox.pop_front() else {
+            return ReceiveBuffer::empty();
+        };
+        let most = network.receive_bytes_max;
+        while bytes.len() < most
+            && end
+                .inbox
+                .front()
+                .is_some_and(|next| bytes.len() + next.len() <= most)
+        {
+            bytes.extend_from_slice(&end.inbox.pop_front().expect("seen a moment ago"));
+        }
+        let mut taken = bytes.len().min(most);
+        if taken > 1 && self.random.hits(network.short_receive) {
+            self.coverage.hit(FaultKind::ShortReceive);
+            taken = 1 + self.random.index(taken - 1);
+        }
+        if taken < bytes.len() {
+            end.inbox.push_front(bytes.split_off(taken));
+        }
+        end.inbox_bytes -= taken;
+        ReceiveBuffer::from(bytes)
+    }
+
+    /// Completes the waiting send if the window has room or the connection is over.
+    fn try_send(&mut self, socket: Handle) {
+        let Some(end) = self.sockets.ends.get(&socket) else {
+            return;
+        };
+        let Some(id) = end.send else { return };
+        let (peer, host, peer_host) = (end.peer, end.host, end.peer_host);
+        let over = if end.reset {
+            Some(libc::ECONNRESET)
+        } else if end.shut {
+            Some(libc::EPIPE)
+        } else {
+            None
+        };
+        let room = match self.sockets.ends.get(&peer) {
+            Some(peer) => self
+                .options
+                .network
+                .window_bytes
+                .saturating_sub(peer.inbox_bytes + peer.transit_bytes),
+            // Into the void: the answer is a reset, sooner or later.
+            None => usize::MAX,
+        };
+        if over.is_none() && room == 0 {
+            return;
+        }
+        self.sockets
+            .ends
+            .get_mut(&socket)
+            .expect("seen a moment ago")
+            .send = None;
+        let Work::Socket(SocketWork::Send { buffer, start, .. }) =
+            self.operation_mut(id).work.take()
+        else {
+            panic!("a waiting send is a send")
+        };
+        let result = match over {
+            Some(errno) => Err(failure(errno)),
+            None => self.send(socket, (peer, host, peer_host), &buffer[start..], room),
+        };
+        self.finish_soon(id, Outcome::Sent { buffer, result });
+    }
+
+    fn send(
+        &mut self,
+        socket: Handle,
+        (peer, host, peer_host): (Handle, u32, u32),
+        bytes: &[u8],
+        room: usize,
+    ) -> io::Result<usize> {
+        let network = &self.options.network;
+        if self.random.hits(network.interrupted) {
+            self.coverage.hit(FaultKind::Interrupted);
+            return Err(failure(libc::EINTR));
+        }
+        if self.random.hits(network.reset) {
+            self.coverage.hit(FaultKind::Reset);
+            self.sockets
+                .ends
+                .get_mut(&socket)
+                .expect("the sender's end")
+                .reset = true;
+            self.travel(peer, (host, peer_host), Content::Reset);
+            self.try_receive(socket);
+            return Err(failure(libc::ECONNRESET));
+        }
+        let mut count = bytes.len().min(room);
+        if count > 1 && self.random.hits(network.short_send) {
+            self.coverage.hit(FaultKind::ShortSend);
+            count = 1 + self.random.index(count - 1);
+        }
+        if self.sockets.ends.contains_key(&peer) {
+            self.travel(
+                peer,
+                (host, peer_host),
+                Content::Bytes(bytes[..count].to_vec()),
+            );
+        } else if self.hosts[peer_host as usize].up {
+            self.travel(socket, (peer_host, host), Content::Reset);
+        }
+        Ok(count)
+    }
+
+    fn shut(&mut self, socket: Handle) -> Result<(), Errno> {
+        let end = self.sockets.ends.get_mut(&socket).ok_or(libc::EBADF)?;
+        if end.reset {
+            return Err(libc::ENOTCONN);
+        }
+        let (peer, link) = (end.peer, (end.host, end.peer_host));
+        if !std::mem::replace(&mut end.shut, true) {
+            self.travel(peer, link, Content::End);
+        }
+        Ok(())
+    }
+
+    /// Puts something on its way to an end.
+    fn travel(&mut self, to: Handle, (from_host, to_host): (u32, u32), content: Content) {
+        let nanos = self.draw_latency(from_host, to_host);
+        let Some(end) = self.sockets.ends.get_mut(&to) else {
+            return;
+        };
+        let after = end.transit.back().map_or(0, |last| last.at + 1);
+        let at = after.max(self.now + nanos);
+        if let Content::Bytes(bytes) = &content {
+            end.transit_bytes += bytes.len();
+        }
+        let first = end.transit.is_empty() && !end.held;
+        end.transit.push_back(Segment { at, content });
+        if first {
+            self.push_event(at, EventKind::Arrive(to));
+        }
+    }
+
+    /// The first segment on its way to the end is due.
+    pub(super) fn arrive(&mut self, to: Handle) {
+        let Some(end) = self.sockets.ends.get_mut(&to) else {
+            return;
+        };
+        if end.held || end.transit.is_empty() {
+            return;
+        }
+        if self.sockets.blocked.contains(&(end.peer_host, end.host)) {
+            self.coverage.hit(FaultKind::PartitionHeld);
+            end.held = true;
+            return;
+        }
+        while let Some(segment) = end.transit.pop_front_if(|segment| segment.at <= self.now) {
+            match segment.content {
+                Content::Bytes(bytes) => {
+                    end.transit_bytes -= bytes.len();
+                    end.inbox_bytes += bytes.len();
+                    end.inbox.push_back(bytes);
+                }
+                Content::End => end.ended = true,
+                Content::Reset => {
+                    end.reset = true;
+                    end.inbox.clear();
+                    end.inbox_bytes = 0;
+                }
+            }
+        }
+        let next = end.transit.front().map(|segment| segment.at);
+        let reset = end.reset;
+        if let Some(at) = next {
+            self.push_event(at, EventKind::Arrive(to));
+        }
+        self.try_receive(to);
+        if reset {
+            self.try_send(to);
+        }
+    }
+
+    fn draw_latency(&mut self, from: u32, to: u32) -> u64 {
+        let network = &self.options.network;
+        let latency = if from == to {
+            network.within_host
+        } else {
+            network.between_hosts
+        };
+        let (nanos, slow) = latency.draw(&mut self.random);
+        if slow {
+            self.coverage.hit(FaultKind::NetworkSlow);
+        }
+        nanos
+    }
+
+    // --- closing -----------------------------------------------------------------------------------------
+
+    /// Closes a listener or an end; operations that wait on it end first.
+    pub(super) fn close_socket(&mut self, id: OperationId, handle: Handle) {
+        self.cancel_waits(handle);
+        if self.sockets.listeners.contains_key(&handle) {
+            self.end_listener(handle);
+        } else {
+            self.end_connection(handle, false);
+        }
+        self.finish_soon(id, Outcome::Done(Ok(())));
+    }
+
+    fn cancel_waits(&mut self, handle: Handle) {
+        let mut waits = Vec::new();
+        if let Some(listener) = self.sockets.listeners.get_mut(&handle) {
+            waits.extend(listener.accept.take());
+        }
+        if let Some(end) = self.sockets.ends.get_mut(&handle) {
+            waits.extend(end.receive.take());
+            waits.extend(end.send.take());
+        }
+        for id in waits {
+            if let Work::Socket(work) = self.operation_mut(id).work.take() {
+                self.finish_soon(id, work.failed(libc::ECANCELED));
+            }
+        }
+    }
+
+    fn end_listener(&mut self, handle: Handle) {
+        let Some(listener) = self.sockets.listeners.remove(&handle) else {
+            return;
+        };
+        let key = (listener.host, listener.bound);
+        if let Some(holders) = self.sockets.bound.get_mut(&key) {
+            holders.retain(|&holder| holder != handle);
+            if holders.is_empty() {
+                self.sockets.bound.remove(&key);
+            }
+        }
+        for connected in listener.backlog {
+            self.end_connection(connected.handle, true);
+        }
+    }
+
+    /// Removes an end and tells the other one: by an orderly end, or by a reset if bytes were left unread.
+    fn end_connection(&mut self, handle: Handle, reset: bool) {
+        let Some(end) = self.sockets.ends.remove(&handle) else {
+            return;
+        };
+        let unread = end.inbox_bytes + end.transit_bytes > 0;
+        if reset || unread {
+            self.coverage.hit(FaultKind::Reset);
+            self.travel(end.peer, (end.host, end.peer_host), Content::Reset);
+        } else if !end.shut && !end.reset {
+            self.travel(end.peer, (end.host, end.peer_host), Content::End);
+        }
+    }
+
+    /// The sockets of dead processes. With power, the kernel tells the peers; without, they find out by waiting.
+    pub(super) fn end_sockets_of(&mut self, host: u32, powered: bool) {
+        let listeners: Vec<Handle> = self
+            .sockets
+            .listeners
+            .iter()
+            .filter(|(_, listener)| listener.host == host)
+            .map(|(&handle, _)| handle)
+            .collect();
+        for handle in listeners {
+            if let Some(listener) = self.sockets.listeners.get_mut(&handle) {
+                listener.accept = None;
+            }
+            self.end_listener(handle);
+        }
+        let ends: Vec<Handle> = self
+            .sockets
+            .ends
+            .iter()
+            .filter(|(_, end)| end.host == host)
+            .map(|(&handle, _)| handle)
+            .collect();
+        for handle in ends {
+            if powered {
+                let reset = self.random.below(2) == 0;
+                self.end_connection(handle, reset);
+                continue;
+            }
+            let Some(end) = self.sockets.ends.remove(&handle) else {
+                continue;
+            };
+            let most = self.options.network.dead_peer_timeout.as_nanos() as u64;
+            let at = self.now + self.random.below(most.max(1));
+            if let Some(peer) = self.sockets.ends.get_mut(&end.peer) {
+                // What was on its way is lost with the sender.
+                peer.transit.clear();
+                peer.transit_bytes = 0;
+                peer.held = true;
+                peer.transit.push_back(Segment {
+                    at,
+                    content: Content::Reset,
+                });
+                let id = end.peer;
+                self.release_at(id, at);
+            }
+        }
+    }
+
+    /// Lets a held end go on at `at`.
+    fn release_at(&mut self, end: Handle, at: u64) {
+        if let Some(state) = self.sockets.ends.get_mut(&end)
+            && std::mem::replace(&mut state.held, false)
+            && !state.transit.is_empty()
+        {
+            self.push_event(at, EventKind::Arrive(end));
+        }
+    }
+
+    // --- partitions --------------------------------------------------------------------------------------
+
+    /// From now on nothing that `from` sends arrives at `to`.
+    pub(in crate::sim) fn block(&mut self, from: u32, to: u32) {
+        if from != to {
+            self.sockets.blocked.insert((from, to));
+        }
+    }
+
+    /// Bytes flow again, those that were held first.
+    pub(in crate::sim) fn unblock(&mut self, from: u32, to: u32) {
+        if !self.sockets.blocked.remove(&(from, to)) {
+            return;
+        }
+        let held: Vec<Handle> = self
+            .sockets
+            .ends
+            .iter()
+            .filter(|(_, end)| end.held && (end.peer_host, end.host) == (from, to))
+            .map(|(&handle, _)| handle)
+            .collect();
+        for end in held {
+            let at = self.now + self.draw_latency(from, to);
+            self.release_at(end, at);
+        }
+    }
+
+    pub(in crate::sim) fn blocked_links(&self) -> Vec<(u32, u32)> {
+        self.sockets.blocked.iter().copied().collect()
+    }
+}
+
+impl End {
+    fn new(host: u32, peer: Handle, peer_host: u32) -> End {
+        End {
+            host,
+            peer,
+            peer_host,
+            transit: VecDeque::new(),
+            transit_bytes: 0,
+            held: false,
+            inbox: VecDeque::new(),
+            inbox_bytes: 0,
+            ended: false,
+            reset: false,
+            shut: false,
+            receive: None,
+            send: None,
+        }
+    }
+}
+
+/// The address of a host in the simulated network.
+pub(in crate::sim) fn host_ip(host: u32) -> IpAddr {
+    let [_, _, high, low] = (host + 1).to_be_bytes();
+    IpAddr::V4(Ipv4Addr::new(10, 0, high, low))
+}
