@@ -4,8 +4,9 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::command::{KeyValue, LeaseId};
-use crate::events::Loc;
+use crate::events::{Loc, RecordError};
 use crate::key::{End, KeyRange};
+use crate::page::{PageError, PageRef};
 use crate::revision::Revision;
 use crate::step::Need;
 
@@ -44,8 +45,8 @@ pub struct MissingHook {
     pub seed: u64,
     /// One access in this many finds its page or value missing; at least 1.
     pub one_in: u32,
-    /// A page or value that was loaded stays for at least this many further accesses, so that a
-    /// request of many steps ends.
+    /// A page that was loaded stays for at least twice this many further accesses, and each time
+    /// twice as long, so that a request of many steps ends. A value is missing once only.
     pub rearm_after: u32,
 }
 
@@ -75,7 +76,7 @@ pub struct Scan<'a> {
     pub after: Option<&'a [u8]>,
     /// Main revision to read at.
     pub at: i64,
-    /// Most items; `usize::MAX` is no limit.
+    /// Most items, at least 1; `usize::MAX` is no limit.
     pub limit: usize,
     /// The chunk ends with the item that brings keys and values to this many bytes.
     pub bytes_max: usize,
@@ -146,13 +147,21 @@ pub struct Sizes {
 /// Why loaded bytes were refused. The stored image is damaged or not the one asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum LoadError {
-    /// The bytes of a value are not the record that stands there.
-    #[error("{need:?} is damaged: {what}")]
+    /// The bytes are not the page that the reference names.
+    #[error("{reference:?} is damaged: {error}")]
+    Page {
+        /// What was asked for.
+        reference: PageRef,
+        /// What is wrong.
+        error: PageError,
+    },
+    /// The bytes of a value are no record.
+    #[error("{need:?} is damaged: {error}")]
     Record {
         /// What was asked for.
         need: Need,
         /// What is wrong.
-        what: String,
+        error: RecordError,
     },
     /// No bytes came, and the store has none of its own.
     #[error("{need:?} was loaded without bytes")]

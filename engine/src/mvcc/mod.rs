@@ -1,0 +1,6 @@
+//! Versions of one key as they stand in leaf cells and overflow pages.
+//!
+//! Owns the encoding and the rules between neighbouring versions. Knows neither pages nor trees.
+
+mod varint;
+pub(crate) mod versions;

@@ -1,0 +1,56 @@
+//! Switches for deliberately broken rules: tests turn one on and expect to see it caught.
+//!
+//! In a build without tests every switch is constantly off.
+
+/// A rule that can be broken on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bug {
+    /// A version search takes `main < at` for `main ≤ at`.
+    VersionSearchOffByOne,
+    /// A delete leaves the live counts as they are.
+    TombstoneKeepsCount,
+    /// A leaf split drops the first key of the right half.
+    SplitLosesMiddleKey,
+    /// A page image of another checkpoint passes.
+    StaleGenerationAccepted,
+    /// A record goes to the first segment with room instead of the last.
+    EventsOutOfOrder,
+    /// A put keeps the key attached to its former lease.
+    FormerLeaseKept,
+    /// Moving older versions to an overflow page drops the oldest of them.
+    OverflowLosesOldest,
+    /// A merge forgets the right page's live keys.
+    MergeForgetsCount,
+}
+
+#[cfg(test)]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Whether `bug` is turned on in this test.
+#[cfg(test)]
+pub(crate) fn planted(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+/// Whether `bug` is turned on: never outside tests.
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) fn planted(_bug: Bug) -> bool {
+    false
+}
+
+/// Runs `test` with `bug` turned on.
+#[cfg(test)]
+pub(crate) fn with<T>(bug: Bug, test: impl FnOnce() -> T) -> T {
+    struct Reset;
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            PLANTED.set(None);
+        }
+    }
+    let _reset = Reset;
+    PLANTED.set(Some(bug));
+    test()
+}

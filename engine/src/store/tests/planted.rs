@@ -1,0 +1,59 @@
+//! Each broken rule is found: by the model, by an assertion, or by the full check.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::random::{self, Keys};
+use crate::planted::{Bug, with};
+
+/// Runs some seeds with `bug` planted until one fails.
+fn is_found(bug: Bug, keys: Keys) {
+    let found = (0..5).any(|seed| {
+        let run = AssertUnwindSafe(|| random::run(seed, keys, seed % 2 == 1, 4_000));
+        with(bug, || catch_unwind(run)).is_err()
+    });
+    assert!(found, "{bug:?} was not found");
+}
+
+#[test]
+fn version_search_off_by_one() {
+    is_found(Bug::VersionSearchOffByOne, Keys::Paths);
+}
+
+#[test]
+fn tombstone_keeps_count() {
+    is_found(Bug::TombstoneKeepsCount, Keys::Paths);
+}
+
+#[test]
+fn split_loses_middle_key() {
+    is_found(Bug::SplitLosesMiddleKey, Keys::Paths);
+}
+
+#[test]
+fn events_out_of_order() {
+    is_found(Bug::EventsOutOfOrder, Keys::Hot);
+}
+
+#[test]
+fn former_lease_kept() {
+    is_found(Bug::FormerLeaseKept, Keys::Paths);
+}
+
+#[test]
+fn overflow_loses_oldest() {
+    is_found(Bug::OverflowLosesOldest, Keys::Hot);
+}
+
+#[test]
+fn merge_forgets_count() {
+    is_found(Bug::MergeForgetsCount, Keys::Long);
+}
+
+#[test]
+fn the_same_runs_pass_unbroken() {
+    for seed in 0..5 {
+        for keys in [Keys::Paths, Keys::Hot, Keys::Long] {
+            random::run(seed, keys, seed % 2 == 1, 4_000);
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! Random operations on the real store and on the model, every answer compared.
+
+use bytes::Bytes;
+
+use super::model::Model;
+use super::{Random, budget, settle};
+use crate::command::{KeyValue, LeaseId};
+use crate::key::{End, KeyRange};
+use crate::revision::Revision;
+use crate::store::*;
+
+/// What the keys of a run look like.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Keys {
+    /// A few keys with long histories.
+    Hot,
+    /// Paths with common prefixes.
+    Paths,
+    /// Keys up to the maximum that differ late.
+    Long,
+    /// Any bytes, many of them short.
+    Bytes,
+}
+
+const KEYS: [Keys; 4] = [Keys::Hot, Keys::Paths, Keys::Long, Keys::Bytes];
+const LEASES: u64 = 6;
+
+/// The real store and the model, in step.
+pub(super) struct Pair {
+    pub(super) store: Store,
+    model: Model,
+    random: Random,
+    keys: Keys,
+    revision: Revision,
+}
+
+impl Pair {
+    pub(super) fn new(seed: u64, keys: Keys, missing: bool) -> Self {
+        let mut random = Random(seed);
+        let hook = MissingHook {
+            seed,
+            one_in: 10 + random.below(300) as u32,
+            rearm_after: 2000,
+        };
+        let store = Store::new(StoreConfig {
+            segment_bytes_first: 4096,
+            segment_bytes_max: 256 * 1024,
+            missing: missing.then_some(hook),
+            ..StoreConfig::new(3, seed)
+        });
+        let revision = Revision { main: 1, sub: 0 };
+        Pair {
+            store,
+            model: Model::default(),
+            random,
+            keys,
+            revision,
+        }
+    }
+
+    fn key(&mut self) -> Vec<u8> {
+        let random = &mut self.random;
+        match self.keys {
+            Keys::Hot => format!("hot/{}", random.below(12)).into_bytes(),
+            Keys::Paths => {
+                let namespace = random.below(20);
+                let name = random.below(150).wrapping_mul(0x9e37_79b9) & 0xffff_ffff;
+                format!("/registry/pods/namespace-{namespace}/pod-{name:08x}").into_bytes()
+            }
+            Keys::Long => {
+                let mut key = vec![b'k'; 1600];
+                let number = random.below(400);
+                key.extend_from_slice(format!("{number:03}").as_bytes());
+                if number.is_multiple_of(3) {
+                    key.resize(crate::command::KEY_BYTES_MAX, b'x');
+                }
+                if number.is_multiple_of(7) {
+                    key[0] = b'a' + (number % 26) as u8;
+                }
+                key
+            }
+            Keys::Bytes => {
+                let len = 1 + random.below(6);
+                (0..len)
+                    .map(|_| [0, 1, b'a', b'b', 0xff][random.below(5) as usize])
+                    .collect()
+            }
+        }
+    }
+
+    fn range(&mut self) -> KeyRange {
+        let start = Bytes::from(self.key());
+        let end = match self.random.below(10) {
+            0 => End::Single,
+            1 => End::Unbounded,
+            _ => End::Before(Bytes::from(self.key())),
+        };
+        let start = if self.random.one_in(10) {
+            Bytes::new()
+        } else {
+            start
+        };
+        KeyRange { start, end }
+    }
+
+    fn at(&mut self) -> i64 {
+        let newest = self.revision.main;
+        match self.random.below(4) {
+            0 => newest,
+            1 => (newest - self.random.below(20) as i64).max(0),
+            2 => newest + 5,
+            _ => self.random.below(newest as u64 + 1) as i64,
+        }
+    }
+
+    fn value(&mut self) -> Vec<u8> {
+        let len = match self.random.below(200) {
+            0 => 70_000,
+            1..10 => 3_000,
+            _ => self.random.below(120),
+        };
+        vec![self.random.next() as u8; len as usize]
+    }
+
+    fn lease(&mut self) -> LeaseId {
+        match self.random.below(3) {
+            0 => LeaseId(0x7000_0000_0000 + self.random.below(LEASES) as i64),
+            _ => LeaseId::NONE,
+        }
+    }
+
+    fn next_revision(&mut self) -> Revision {
+        self.revision = match self.random.one_in(5) {
+            true => Revision {
+                sub: self.revision.sub + 1,
+                ..self.revision
+            },
+            false => Revision {
+                main: self.revision.main + 1 + i64::from(self.random.one_in(9)),
+                sub: 0,
+            },
+        };
+        self.revision
+    }
+
+    /// One random operation.
+    pub(super) fn step(&mut self) {
+        match self.random.below(1000) {
+            0..420 => self.put(),
+            420..540 => self.delete(),
+            540..900 => self.get(),
+            900..930 => self.count(),
+            930..960 => self.scan(),
+            960..980 => self.events(),
+            980..998 => self.leases(),
+            _ => self.compact(),
+        }
+    }
+
+    fn put(&mut self) {
+        let (key, value, lease) = (self.key(), self.value(), self.lease());
+        let revision = self.next_revision();
+        let version = settle(&mut self.store, |store| {
+            store.put(revision, &key, &value, lease)
+        });
+        self.model.put(revision, &key, &value, lease);
+        let expected = self.model.key_value(&key, i64::MAX);
+        assert_eq!(
+            self.key_value(&key, version, true),
+            expected.expect("just put")
+        );
+    }
+
+    fn delete(&mut self) {
+        let key = self.key();
+        let revision = self.next_revision();
+        let deleted = settle(&mut self.store, |store| store.delete(revision, &key));
+        assert_eq!(deleted, self.model.delete(revision, &key));
+    }
+
+    fn key_value(&mut self, key: &[u8], version: Version, value: bool) -> KeyValue {
+        let value = match value {
+            true => settle(&mut self.store, |store| store.value(version.loc)),
+            false => Bytes::new(),
+        };
+        key_value(key, version, value)
+    }
+
+    fn get(&mut self) {
+        let (key, at) = (self.key(), self.at());
+        let version = settle(&mut self.store, |store| store.get(&key, at));
+        let got = version.map(|version| self.key_value(&key, version, true));
+        assert_eq!(got, self.model.key_value(&key, at), "get {key:?} at {at}");
+    }
+
+    fn count(&mut self) {
+        let (range, at) = (self.range(), self.at());
+        let got = settle(&mut self.store, |store| store.count(&range, at));
+        assert_eq!(
+            got,
+            self.model.count(&range, at),
+            "count of {range:?} at {at}"
+        );
+    }
+
+    fn scan(&mut self) {
+        let (range, at) = (self.range(), self.at());
+        let limit = [1, 7, 100, usize::MAX][self.random.below(4) as usize];
+        let bytes_max = [1, 500, 100_000, usize::MAX][self.random.below(4) as usize];
+        let values = self.random.one_in(2);
+        let mut expected = self.model.scan(&range, at);
+        expected.truncate(200);
+        let mut got: Vec<KeyValue> = Vec::new();
+        let mut after: Option<Bytes> = None;
+        loop {
+            let chunk = settle(&mut self.store, |store| {
+                let after = after.as_deref();
+                store.scan(&Scan {
+                    range: &range,
+                    after,
+                    at,
+                    limit,
+                    bytes_max,
+                    values,
+                })
+            });
+            assert!(
+                chunk.items.len() <= limit,
+                "{} items of {limit}",
+                chunk.items.len()
+            );
+            after = chunk.items.last().map(|(key, _, _)| key.clone());
+            let items = chunk.items.into_iter();
+            got.extend(items.map(|(key, version, value)| key_value(&key, version, value)));
+            if !chunk.more || got.len() >= 200 {
+                break;
+            }
+            assert!(after.is_some(), "an empty chunk that promises more");
+        }
+        got.truncate(200);
+        if !values {
+            expected.iter_mut().for_each(|kv| kv.value = Bytes::new());
+        }
+        assert_eq!(got, expected, "scan of {range:?} at {at}");
+    }
+
+    fn events(&mut self) {
+        let from = self.random.below(self.revision.main as u64 + 2) as i64;
+        let to = from + self.random.below(150) as i64;
+        let ranges: RangeSet = (0..1 + self.random.below(4))
+            .map(|_| self.range())
+            .collect();
+        let ranges = (!self.random.one_in(3)).then_some(ranges);
+        let prev_kv = self.random.one_in(2);
+        let bytes_max = [1, 300, 20_000, usize::MAX][self.random.below(4) as usize];
+        let mut got = Vec::new();
+        let mut next = from;
+        while next <= to {
+            let chunk = settle(&mut self.store, |store| {
+                let ranges = ranges.as_ref();
+                store.events(&EventQuery {
+                    from: next,
+                    to,
+                    ranges,
+                    prev_kv,
+                    bytes_max,
+                })
+            });
+            assert!(chunk.next > next, "no progress at {next}");
+            let whole = |event: &Event| (next..chunk.next).contains(&event.revision.main);
+            assert!(
+                chunk.events.iter().all(whole),
+                "parts of revisions in {next}..{}",
+                chunk.next
+            );
+            next = chunk.next;
+            got.extend(chunk.events);
+        }
+        let wanted = |key: &[u8]| ranges.as_ref().is_none_or(|ranges| ranges.contains(key));
+        let expected = self.model.events((from, to), wanted, prev_kv);
+        assert_eq!(got, expected, "events of {from}..={to}");
+    }
+
+    fn leases(&mut self) {
+        let lease = LeaseId(0x7000_0000_0000 + self.random.below(LEASES + 1) as i64 - 1);
+        let got = settle(&mut self.store, |store| store.keys_of_lease(lease));
+        assert_eq!(got, self.model.keys_of_lease(lease), "keys of {lease:?}");
+        if self.random.one_in(8) {
+            for key in got {
+                let revision = self.next_revision();
+                assert!(settle(&mut self.store, |store| store.delete(revision, &key)));
+                assert!(self.model.delete(revision, &key));
+            }
+        }
+    }
+
+    fn compact(&mut self) {
+        let revision = self.random.below(self.revision.main as u64 + 1) as i64;
+        self.store.compact(revision);
+        self.model.compact(revision);
+        assert_eq!(self.store.sizes().keys, self.model.live());
+    }
+}
+
+fn key_value(key: &[u8], version: Version, value: Bytes) -> KeyValue {
+    KeyValue {
+        key: Bytes::copy_from_slice(key),
+        value,
+        create_revision: version.create,
+        mod_revision: version.modified.main,
+        version: version.version,
+        lease: version.lease,
+    }
+}
+
+/// Runs `operations` of one seed with full checks in between.
+pub(super) fn run(seed: u64, keys: Keys, missing: bool, operations: u64) {
+    let mut pair = Pair::new(seed, keys, missing);
+    for operation in 1..=operations {
+        pair.step();
+        if operation.is_multiple_of(operations / 4) {
+            pair.store.check();
+        }
+    }
+}
+
+fn runs(missing: bool) {
+    for seed in 0..17 * budget() {
+        for keys in KEYS {
+            run(seed, keys, missing, 8_000);
+        }
+    }
+}
+
+#[test]
+fn equals_the_model() {
+    runs(false);
+}
+
+#[test]
+fn equals_the_model_when_anything_may_be_missing() {
+    runs(true);
+}

@@ -1,0 +1,221 @@
+//! Single behaviours of the store.
+
+use super::*;
+use crate::command::LeaseId;
+use crate::key::{End, KeyRange};
+use crate::revision::Revision;
+
+fn main(main: i64) -> Revision {
+    Revision { main, sub: 0 }
+}
+
+fn put(store: &mut Store, revision: i64, key: &str, value: &str) -> Version {
+    settle(store, |store| {
+        store.put(
+            main(revision),
+            key.as_bytes(),
+            value.as_bytes(),
+            LeaseId::NONE,
+        )
+    })
+}
+
+#[test]
+fn an_empty_store_is_small() {
+    let mut store = Store::new(StoreConfig::new(0, 1));
+    let sizes = store.sizes();
+    assert!(sizes.bytes < 200 * 1024, "{sizes:?}");
+    assert_eq!(store.get(b"a", 1).ready(), Some(None));
+    store.check();
+}
+
+#[test]
+fn versions_count_from_the_creation() {
+    let mut store = Store::new(StoreConfig::new(0, 1));
+    let first = put(&mut store, 2, "a", "1");
+    let second = put(&mut store, 3, "a", "2");
+    assert_eq!((first.create, first.version), (2, 1));
+    assert_eq!((second.create, second.version), (2, 2));
+    assert!(settle(&mut store, |store| store.delete(main(4), b"a")));
+    assert!(!settle(&mut store, |store| store.delete(main(5), b"a")));
+    let third = put(&mut store, 5, "a", "3");
+    assert_eq!((third.create, third.version), (5, 1));
+    for (at, version) in [
+        (1, None),
+        (2, Some(first)),
+        (3, Some(second)),
+        (4, None),
+        (9, Some(third)),
+    ] {
+        assert_eq!(
+            settle(&mut store, |store| store.get(b"a", at)),
+            version,
+            "at {at}"
+        );
+    }
+    store.check();
+}
+
+#[test]
+fn equal_content_has_an_equal_hash_wherever_it_stands() {
+    let mut one = Store::new(StoreConfig::new(0, 1));
+    let mut other = Store::new(StoreConfig::new(5, 2));
+    put(&mut other, 2, "b", "elsewhere first");
+    let hashes = [
+        put(&mut one, 3, "a", "v").hash,
+        put(&mut other, 3, "a", "v").hash,
+    ];
+    assert_eq!(hashes[0], hashes[1]);
+    assert_ne!(hashes[0], put(&mut one, 4, "a", "v").hash);
+}
+
+#[test]
+fn values_larger_than_a_segment_are_kept() {
+    let config = StoreConfig {
+        segment_bytes_first: 4096,
+        ..StoreConfig::new(0, 1)
+    };
+    let mut store = Store::new(config);
+    let value = vec![7; 3 << 20];
+    let version = settle(&mut store, |store| {
+        store.put(main(2), b"k", &value, LeaseId::NONE)
+    });
+    assert_eq!(settle(&mut store, |store| store.value(version.loc)), value);
+    store.check();
+}
+
+#[test]
+fn ascending_keys_fill_their_pages() {
+    let mut store = Store::new(StoreConfig::new(0, 1));
+    for number in 0..20_000 {
+        put(&mut store, 2 + number, &format!("key-{number:08}"), "");
+    }
+    store.check();
+    // A last page has no upper fence and so no prefix: it shrinks when it gets one.
+    let fill = store.pages.used_bytes() as f64 / (store.pages.total() * PAGE_BYTES as u64) as f64;
+    assert!(fill > 0.7, "pages are {fill} full");
+}
+
+#[test]
+fn an_emptied_lease_tree_shrinks_to_its_root() {
+    let mut store = Store::new(StoreConfig::new(0, 1));
+    for number in 0..5_000i64 {
+        let key = format!("key-{number:08}").into_bytes();
+        let lease = LeaseId(1 + number % 3);
+        let put = store.put(main(2 + number), &key, b"", lease);
+        assert!(put.ready().is_some());
+    }
+    store.check();
+    let pages = store.pages.total();
+    for number in 0..5_000i64 {
+        let key = format!("key-{number:08}").into_bytes();
+        let put = store.put(main(6_000 + number), &key, b"", LeaseId::NONE);
+        assert!(put.ready().is_some());
+    }
+    store.check();
+    assert_eq!(
+        store
+            .leases
+            .find(&mut store.pages, b"x")
+            .ready()
+            .map(|found| found.cell),
+        Some(Err(0))
+    );
+    assert!(
+        store.pages.total() < pages * 2,
+        "{pages} pages before, {} now",
+        store.pages.total()
+    );
+}
+
+#[test]
+fn a_range_set_is_the_union_of_its_ranges() {
+    let mut random = Random(9);
+    for _ in 0..2_000 {
+        let word = |random: &mut Random| {
+            let len = random.below(3);
+            (0..len)
+                .map(|_| b'a' + random.below(3) as u8)
+                .collect::<Vec<u8>>()
+        };
+        let ranges: Vec<KeyRange> = (0..random.below(5))
+            .map(|_| KeyRange {
+                start: word(&mut random).into(),
+                end: match random.below(3) {
+                    0 => End::Single,
+                    1 if random.one_in(4) => End::Unbounded,
+                    _ => End::Before(word(&mut random).into()),
+                },
+            })
+            .collect();
+        let set = RangeSet::new(ranges.clone());
+        for _ in 0..20 {
+            let mut key = word(&mut random);
+            if random.one_in(3) {
+                key.push(0);
+            }
+            let expected = ranges.iter().any(|range| range.contains(&key));
+            assert_eq!(set.contains(&key), expected, "{key:?} in {ranges:?}");
+        }
+    }
+}
+
+/// A store with one page declared missing on the next access.
+fn with_missing_root() -> (Store, PageRef) {
+    let hook = MissingHook {
+        seed: 1,
+        one_in: 1,
+        rearm_after: 1_000_000,
+    };
+    let mut store = Store::new(StoreConfig {
+        missing: Some(hook),
+        ..StoreConfig::new(0, 1)
+    });
+    match store.get(b"a", 1) {
+        Step::Need(Need::Page(reference)) => (store, reference),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn damaged_and_foreign_pages_are_refused_on_load() {
+    let (mut store, reference) = with_missing_root();
+    let need = Need::Page(reference);
+    let image = store.pages.kept_image(reference).expect("kept").to_vec();
+    for at in (0..image.len()).step_by(97) {
+        let mut damaged = image.clone();
+        damaged[at] ^= 0x10;
+        let loaded = store.load(&need, Some(damaged.into()));
+        assert!(
+            matches!(loaded, Err(LoadError::Page { .. })),
+            "byte {at}: {loaded:?}"
+        );
+    }
+    assert_eq!(store.get(b"a", 1), Step::Need(need));
+    store
+        .load(&need, Some(image.into()))
+        .expect("the right image");
+    assert_eq!(store.get(b"a", 1), Step::Ready(None));
+}
+
+/// Whether an image that an older checkpoint wrote to the same blocks is refused.
+fn stale_image_is_refused() -> bool {
+    let (mut store, reference) = with_missing_root();
+    let image = store.pages.kept_image(reference).expect("kept").to_vec();
+    let newer = PageRef {
+        generation: reference.generation + 1,
+        ..reference
+    };
+    store.tree.set_root(Swip::Disk(newer));
+    store.load(&Need::Page(newer), Some(image.into())).is_err()
+}
+
+#[test]
+fn a_stale_generation_is_refused() {
+    use crate::planted::{Bug, with};
+    assert!(stale_image_is_refused());
+    assert!(
+        !with(Bug::StaleGenerationAccepted, stale_image_is_refused),
+        "the bug shows"
+    );
+}

@@ -1,0 +1,176 @@
+//! B+trees over a shard's pages.
+//!
+//! Owns the pool of pages, descent, insertion, removal, splits, merges and live counts. Knows keys and
+//! opaque payloads; what a payload means is up to [`crate::mvcc`], except whether its key is live.
+//!
+//! Invariants:
+//! - The parent of a resident page is resident: pages leave from the leaves up and return from the
+//!   root down.
+//! - A page's fences are the separators beside its reference in the parent; together the pages of a
+//!   level cover every key once.
+//! - The live count beside a child reference is the number of live keys below it.
+//! - [`Step::Need`](crate::step::Step) comes out of descents only, before anything was changed.
+
+mod edit;
+mod missing;
+mod pool;
+
+pub(crate) use missing::Draws;
+pub(crate) use pool::{Pages, Place};
+
+use crate::page::{PageKind, SlotId, Swip};
+use crate::step::{Step, ready};
+
+/// More levels than any tree has: four keys per page at worst, two after a split.
+const HEIGHT_MAX: usize = 24;
+
+/// The inner pages from the root to a leaf, each with the child that was taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Path {
+    steps: [(SlotId, u16); HEIGHT_MAX],
+    len: usize,
+}
+
+impl Path {
+    fn new() -> Self {
+        Path {
+            steps: [(SlotId(0), 0); HEIGHT_MAX],
+            len: 0,
+        }
+    }
+
+    fn push(&mut self, slot: SlotId, child: usize) {
+        self.steps[self.len] = (slot, child as u16);
+        self.len += 1;
+    }
+
+    fn steps(&self) -> &[(SlotId, u16)] {
+        &self.steps[..self.len]
+    }
+}
+
+/// A key's leaf and the way to it. Valid until the tree changes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Position {
+    pub(crate) path: Path,
+    pub(crate) leaf: SlotId,
+    /// Cell of the key, or where it would stand.
+    pub(crate) cell: Result<usize, usize>,
+}
+
+/// One tree.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    root: Swip,
+}
+
+impl Tree {
+    /// A tree of one empty leaf.
+    pub(crate) fn new(pages: &mut Pages, leaves: PageKind) -> Self {
+        Tree {
+            root: Swip::Resident(pages.add(crate::page::Page::new(leaves, 0, b"", None))),
+        }
+    }
+
+    pub(crate) fn root(&self) -> Swip {
+        self.root
+    }
+
+    pub(crate) fn set_root(&mut self, root: Swip) {
+        self.root = root;
+    }
+
+    /// Finds `key`, or the page that has to be loaded first.
+    pub(crate) fn find(&mut self, pages: &mut Pages, key: &[u8]) -> Step<Position> {
+        let mut path = Path::new();
+        let mut slot = match pages.enter(self.root) {
+            Ok(slot) => slot,
+            Err(entered) => {
+                self.root = Swip::Disk(entered);
+                return Step::Need(crate::step::Need::Page(entered));
+            }
+        };
+        while pages[slot].level() > 0 {
+            let child = pages[slot].child_of(key);
+            path.push(slot, child);
+            slot = ready!(pages.follow(Place::Child { slot, child }));
+        }
+        let cell = pages[slot].search(key);
+        Step::Ready(Position {
+            path,
+            leaf: slot,
+            cell,
+        })
+    }
+
+    /// Finds `key`, whose path is resident.
+    fn find_resident(&self, pages: &Pages, key: &[u8]) -> Position {
+        let resident = |swip| match swip {
+            Swip::Resident(slot) => slot,
+            other => panic!("{other:?} on a path that was just walked"),
+        };
+        let mut path = Path::new();
+        let mut slot = resident(self.root);
+        while pages[slot].level() > 0 {
+            let child = pages[slot].child_of(key);
+            path.push(slot, child);
+            slot = resident(pages[slot].child(child));
+        }
+        Position {
+            path,
+            leaf: slot,
+            cell: pages[slot].search(key),
+        }
+    }
+
+    /// Live keys below `key`.
+    pub(crate) fn count_before(&mut self, pages: &mut Pages, key: &[u8]) -> Step<u64> {
+        let position = ready!(self.find(pages, key));
+        let mut count = 0;
+        for &(slot, child) in position.path.steps() {
+            let page = &pages[slot];
+            let lives = (0..usize::from(child)).map(|index| u64::from(page.child_live(index)));
+            count += lives.sum::<u64>();
+        }
+        let cell = position.cell.unwrap_or_else(|cell| cell);
+        count += u64::from(pages[position.leaf].live_before(cell));
+        Step::Ready(count)
+    }
+
+    /// Looks for the reference to `wanted` on the way to `key`, the lower fence of that page.
+    pub(crate) fn place_of(
+        &self,
+        pages: &Pages,
+        wanted: crate::page::PageRef,
+        key: &[u8],
+    ) -> Option<Place> {
+        let mut place = Place::Root;
+        let mut swip = self.root;
+        loop {
+            let slot = match swip {
+                Swip::Disk(page) if page == wanted => return Some(place),
+                Swip::Resident(slot) => slot,
+                Swip::Disk(_) | Swip::Absent => return None,
+            };
+            let page = &pages[slot];
+            if page.kind() == PageKind::Overflow {
+                place = Place::Link { slot };
+            } else if !page.covers(key) {
+                return None;
+            } else if page.level() > 0 {
+                place = Place::Child {
+                    slot,
+                    child: page.child_of(key),
+                };
+            } else if page.kind() == PageKind::Leaf {
+                place = Place::Cell {
+                    slot,
+                    cell: page.search(key).ok()?,
+                };
+            } else {
+                return None;
+            }
+            swip = pages.swip(place);
+        }
+    }
+}
