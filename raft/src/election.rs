@@ -360,6 +360,10 @@ impl Raft {
         if message.term.0 == 0 || message.from.0 == 0 || message.from == self.config.id {
             return Err(StepError::MalformedMessage { name });
         }
+        let from = message.from;
+        if message.body.is_reply() && self.membership.progress.of(from).is_none() {
+            return Err(StepError::UnknownSender { from });
+        }
         let MessageBody::Append {
             previous, count, ..
         } = message.body

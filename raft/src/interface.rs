@@ -49,6 +49,9 @@ pub struct Config {
     pub in_flight_messages_max: usize,
     /// Bound of their payload bytes per follower.
     pub in_flight_bytes_max: u64,
+    /// A checkpoint of a newer term than the saved one raises the term, as entries do. Off only
+    /// under etcd's test files, whose members start in term 0 with a snapshot of term 1.
+    pub checkpoint_raises_term: bool,
     /// Record transitions (`Raft::drain_traces`).
     pub trace: bool,
 }
@@ -71,6 +74,7 @@ impl Config {
             message_bytes_max: 1 << 20,
             in_flight_messages_max: 64,
             in_flight_bytes_max: 16 << 20,
+            checkpoint_raises_term: true,
             trace: false,
         }
     }
@@ -320,6 +324,11 @@ pub enum StepError {
         /// Number received.
         received: u64,
     },
+    /// A reply from somebody who is no member here.
+    UnknownSender {
+        /// Who.
+        from: MemberId,
+    },
     /// Term zero, or a sender that cannot be.
     MalformedMessage {
         /// Name of the message.
@@ -363,6 +372,9 @@ impl fmt::Display for StepError {
                 f,
                 "append after {previous} announced {count} entries and brought {received}, or they do not fit"
             ),
+            StepError::UnknownSender { from } => {
+                write!(f, "reply from {from}, who is no member here")
+            }
             StepError::MalformedMessage { name } => write!(f, "{name} with impossible fields"),
             StepError::ConflictsWithCommitted { index, commit } => write!(
                 f,

@@ -153,6 +153,19 @@ impl MessageBody {
         }
     }
 
+    /// True for what only a member that was asked sends.
+    #[must_use]
+    pub(crate) fn is_reply(&self) -> bool {
+        matches!(
+            self,
+            MessageBody::AppendAccepted { .. }
+                | MessageBody::AppendRejected { .. }
+                | MessageBody::VoteReply { .. }
+                | MessageBody::PreVoteReply { .. }
+                | MessageBody::HeartbeatReply { .. }
+        )
+    }
+
     /// True for what only a leader of the message's term sends.
     #[must_use]
     pub(crate) fn proves_leader(&self) -> bool {

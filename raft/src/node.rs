@@ -88,7 +88,8 @@ impl Raft {
         log.set_commit(commit);
         log.set_applied(restored.applied.min(commit));
         // Entries newer than the saved term say that a vote in their term may be forgotten.
-        let (term, vote) = if last.term > restored.term {
+        let raises = config.checkpoint_raises_term || last != restored.checkpoint;
+        let (term, vote) = if raises && last.term > restored.term {
             (last.term, Vote::Unknown)
         } else {
             (restored.term, restored.vote)
@@ -333,7 +334,10 @@ impl Raft {
     pub fn check(&self) {
         self.log.check();
         self.membership.check();
-        assert!(self.log.last().term <= self.term, "entries of the future");
+        let newest = self.log.last();
+        if self.config.checkpoint_raises_term || newest != self.log.base() {
+            assert!(newest.term <= self.term, "entries of the future");
+        }
         match self.role {
             Role::Leader => {
                 assert_eq!(self.leader, Some(self.config.id), "a leader knows itself");
@@ -599,6 +603,9 @@ impl Raft {
         if self.may_leave(&held) {
             self.actions.push(Action::Send(held.message));
         } else {
+            if self.config.trace {
+                self.note(Trace::ReplyHeld(Box::new(held.message.clone())));
+            }
             self.held.push(held);
         }
     }

@@ -4,6 +4,7 @@
 
 use crate::interface::ProposeError;
 use crate::membership::Configuration;
+use crate::message::Message;
 use crate::progress::Progress;
 use crate::types::{LogIndex, MemberId, Position, Role, Term, Vote};
 
@@ -95,6 +96,8 @@ pub enum Trace {
         /// Votes against.
         refused: usize,
     },
+    /// A reply waits until what it promises is durable.
+    ReplyHeld(Box<Message>),
     /// A leader lost its quorum.
     QuorumLost,
     /// A leader's own disk made no progress for an election timeout.
