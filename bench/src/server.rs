@@ -184,8 +184,11 @@ pub fn free_port() -> io::Result<SocketAddr> {
     TcpListener::bind(("127.0.0.1", 0))?.local_addr()
 }
 
-/// One linearizable read on a new connection.
-fn read_once(address: &Address) -> io::Result<()> {
+/// One linearizable read on a new connection: whether the server serves.
+///
+/// # Errors
+/// The connection or the read failed, or took too long.
+pub fn read_once(address: &Address) -> io::Result<()> {
     let mut connection = Connection::open(address)?;
     let mut request = Vec::new();
     message::range(b"health", false, &mut request);
