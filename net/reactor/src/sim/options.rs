@@ -223,7 +223,7 @@ impl SimulationOptions {
         disk.short_write = rate(50_000);
         disk.interrupted = rate(20_000);
         disk.try_again = rate(20_000);
-        disk.stall = rate(500);
+        disk.stall = rate(2_000);
         disk.stall_most = Duration::from_millis(100);
         disk.write = disk
             .write

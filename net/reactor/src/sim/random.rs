@@ -51,7 +51,7 @@ impl Random {
 
     /// A number below `bound`; 0 if `bound` is 0. The bias is below 2⁻⁶⁴ × `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
-        (u128::from(self.next_u64()) * u128::from(bound) >> 64) as u64
+        ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
     }
 
     /// A number in `low..=high`.

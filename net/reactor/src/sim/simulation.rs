@@ -427,9 +427,11 @@ impl Drop for Simulation {
                     self.seed, universe.steps, universe.now
                 );
             }
+            std::mem::forget(std::mem::take(&mut self.cores));
             return;
         }
-        for host in 0..self.universe().hosts.len() as u32 {
+        let hosts = self.universe().hosts.len() as u32;
+        for host in 0..hosts {
             self.universe().end_cores(host);
         }
         for core in &mut self.cores {

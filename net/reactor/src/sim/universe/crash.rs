@@ -158,8 +158,9 @@ impl Universe {
             let operation = self.operations.remove(id.slot as usize);
             match operation.work {
                 Work::File(FileWork::Write(write)) => writes.push(write),
-                Work::File(work) if work.file().is_none() && style == CutStyle::Seeded => {
-                    if self.random.below(2) == 0 {
+                Work::File(work) if work.file().is_none() => {
+                    let happened = style == CutStyle::Seeded && self.random.below(2) == 0;
+                    if happened {
                         self.perform_unheard(host, operation.core, work);
                     }
                 }
