@@ -1,0 +1,2 @@
+//! Simulated disk and proofs.
+pub use crate::planted::{Bug, with_planted};
