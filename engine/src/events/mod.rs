@@ -17,7 +17,7 @@ pub use record::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES, Record, RecordError};
 
 use crate::planted::{Bug, planted};
 use crate::revision::Revision;
-use crate::step::{Need, Step};
+use crate::step::{Need, Step, ready};
 use crate::store::{MissingHook, StoreConfig};
 use crate::tree::Draws;
 use record::padded;
@@ -213,12 +213,21 @@ impl EventLog {
             .slice(loc.offset, start..loc.len as usize)
     }
 
-    /// Key of the record at `loc`, which was entered.
-    pub(crate) fn key(&self, loc: Loc) -> Option<Bytes> {
-        let record = self.record(loc)?;
-        let end = RECORD_HEADER_BYTES + record.key.len();
-        self.segment(loc.segment)?
-            .slice(loc.offset, RECORD_HEADER_BYTES..end)
+    /// Key and value of a record of `key_len` bytes of key at `loc`, which was entered.
+    pub(crate) fn key_and_value(&self, loc: Loc, key_len: usize) -> Option<(Bytes, Bytes)> {
+        let segment = self.segment(loc.segment)?;
+        let body = segment.slice(loc.offset, RECORD_HEADER_BYTES..loc.len as usize)?;
+        Some((body.slice(..key_len), body.slice(key_len..)))
+    }
+
+    /// The record at the cursor, or what has to be loaded to read it; `None` at the end.
+    pub(crate) fn read(&mut self, cursor: Cursor) -> Step<Option<(Loc, Record<'_>)>> {
+        if self.missing.is_some()
+            && let Some((loc, _)) = self.at(cursor)
+        {
+            ready!(self.enter(loc));
+        }
+        Step::Ready(self.at(cursor))
     }
 
     /// Records with main > `at`, to within the records of one index stride.

@@ -80,6 +80,7 @@ pub(crate) fn is_live(payload: &[u8]) -> bool {
 }
 
 /// Parses a payload; `None` if it is malformed. Older entries are parsed when they are walked.
+#[inline]
 pub(crate) fn parse(payload: &[u8]) -> Option<List<'_>> {
     let mut rest = payload;
     let flags = take_byte(&mut rest)?;
@@ -119,6 +120,7 @@ pub(crate) fn parse(payload: &[u8]) -> Option<List<'_>> {
 }
 
 /// Parses a payload that was written here or checked when its page was decoded.
+#[inline]
 pub(crate) fn list(payload: &[u8]) -> List<'_> {
     parse(payload).expect("a checked version list")
 }
@@ -211,22 +213,26 @@ fn take_older(rest: &mut &[u8], newer: &Entry) -> Option<Entry> {
     })
 }
 
+#[inline]
 fn take_byte(rest: &mut &[u8]) -> Option<u8> {
     let (&byte, behind) = rest.split_first()?;
     *rest = behind;
     Some(byte)
 }
 
+#[inline]
 fn take_u32(rest: &mut &[u8]) -> Option<u32> {
     let (bytes, behind) = rest.split_first_chunk::<4>()?;
     *rest = behind;
     Some(u32::from_le_bytes(*bytes))
 }
 
+#[inline]
 fn take_i64(rest: &mut &[u8]) -> Option<i64> {
     i64::try_from(varint::take(rest)?).ok()
 }
 
+#[inline]
 fn take_loc(rest: &mut &[u8]) -> Option<Loc> {
     let segment = SegmentId::from_raw(varint::take(rest)?);
     let offset = u32::try_from(varint::take(rest)?.checked_mul(8)?).ok()?;

@@ -214,6 +214,7 @@ impl Page {
             - self.u16(at::DEAD)
     }
 
+    #[inline]
     fn u16(&self, offset: usize) -> usize {
         u16::from_le_bytes([self.bytes[offset], self.bytes[offset + 1]]) as usize
     }
@@ -223,6 +224,7 @@ impl Page {
         self.bytes[offset..offset + 2].copy_from_slice(&value.to_le_bytes());
     }
 
+    #[inline]
     fn u32(&self, offset: usize) -> u32 {
         u32::from_le_bytes(self.bytes[offset..][..4].try_into().expect("4 bytes"))
     }
@@ -231,15 +233,18 @@ impl Page {
         self.bytes[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
     }
 
+    #[inline]
     fn slot_at(index: usize) -> usize {
         HEADER_BYTES + index * SLOT_BYTES
     }
 
+    #[inline]
     fn head(&self, index: usize) -> u32 {
         self.u32(Self::slot_at(index) + 4)
     }
 
     /// Bytes of a cell: key length, suffix, payload.
+    #[inline]
     pub(crate) fn cell(&self, index: usize) -> &[u8] {
         debug_assert!(index < self.len());
         let slot = Self::slot_at(index);
@@ -247,12 +252,14 @@ impl Page {
     }
 
     /// A key without the page's prefix.
+    #[inline]
     pub(crate) fn suffix(&self, index: usize) -> &[u8] {
         let cell = self.cell(index);
         &cell[2..2 + u16::from_le_bytes([cell[0], cell[1]]) as usize]
     }
 
     /// What stands behind a key.
+    #[inline]
     pub(crate) fn payload(&self, index: usize) -> &[u8] {
         let cell = self.cell(index);
         &cell[2 + u16::from_le_bytes([cell[0], cell[1]]) as usize..]
@@ -266,6 +273,7 @@ impl Page {
     }
 
     /// Appends the whole key of a cell to `out`.
+    #[inline]
     pub(crate) fn key_into(&self, index: usize, out: &mut Vec<u8>) {
         out.extend_from_slice(self.prefix());
         out.extend_from_slice(self.suffix(index));

@@ -1,10 +1,8 @@
 //! Reading the change history.
 
-use bytes::Bytes;
-
 use super::{Event, EventChunk, EventQuery, Store};
 use crate::command::KeyValue;
-use crate::events::{Cursor, Loc};
+use crate::events::{Loc, Record};
 use crate::step::{Step, ready};
 
 /// Most records that one call looks at; it ends behind the revision that reaches this.
@@ -46,7 +44,7 @@ impl Store {
     fn collect_events(&mut self, query: &EventQuery<'_>, found: &mut Collector) -> Step<()> {
         let mut cursor = self.log.seek(query.from);
         let mut walked = 0;
-        while let Some((loc, record)) = self.log.at(cursor) {
+        while let Some((loc, record)) = ready!(self.log.read(cursor)) {
             let main = record.revision.main;
             if main > query.to {
                 break;
@@ -63,12 +61,9 @@ impl Store {
                 .ranges
                 .is_none_or(|ranges| ranges.contains(record.key))
             {
-                let event = ready!(self.event(query, cursor, loc));
-                found.bytes += event.kv.key.len() + event.kv.value.len();
-                found.bytes += event
-                    .prev_kv
-                    .as_ref()
-                    .map_or(0, |kv| kv.key.len() + kv.value.len());
+                let (mut event, key_len) = (event_of(&record), record.key.len());
+                ready!(self.fill(query, &mut event, loc, key_len));
+                found.bytes += bytes_of(&event.kv) + event.prev_kv.as_ref().map_or(0, bytes_of);
                 found.events.push(event);
             }
             cursor = self.log.behind(cursor, loc);
@@ -77,42 +72,45 @@ impl Store {
         Step::Ready(())
     }
 
-    /// The event of the record at `cursor`.
-    fn event(&mut self, query: &EventQuery<'_>, cursor: Cursor, loc: Loc) -> Step<Event> {
-        ready!(self.log.enter(loc));
-        let key = self.log.key(loc).expect("the record at the cursor");
-        let (_, record) = self.log.at(cursor).expect("the record at the cursor");
-        let (tombstone, revision) = (record.tombstone, record.revision);
-        let creation = !tombstone && record.version == 1;
-        let kv = match tombstone {
-            true => KeyValue {
-                key: key.clone(),
-                mod_revision: revision.main,
-                ..KeyValue::default()
-            },
-            false => KeyValue {
-                key: key.clone(),
-                value: Bytes::new(),
-                create_revision: record.create,
-                mod_revision: revision.main,
-                version: record.version,
-                lease: record.lease,
-            },
-        };
-        let value = match tombstone {
-            true => Bytes::new(),
-            false => self.log.value(loc).expect("the record at the cursor"),
-        };
-        let before = revision.main - 1;
-        let prev_kv = match query.prev_kv && !creation && before >= self.compact_revision {
-            true => ready!(self.key_value_at(&key, before)),
-            false => None,
-        };
-        Step::Ready(Event {
-            tombstone,
-            revision,
-            kv: KeyValue { value, ..kv },
-            prev_kv,
-        })
+    /// Brings the bytes of an event and the key-value before it.
+    fn fill(
+        &mut self,
+        query: &EventQuery<'_>,
+        event: &mut Event,
+        loc: Loc,
+        key_len: usize,
+    ) -> Step<()> {
+        let bytes = self.log.key_and_value(loc, key_len);
+        (event.kv.key, event.kv.value) = bytes.expect("the record at the cursor");
+        let creation = !event.tombstone && event.kv.version == 1;
+        let before = event.revision.main - 1;
+        if query.prev_kv && !creation && before >= self.compact_revision {
+            let key = event.kv.key.clone();
+            event.prev_kv = ready!(self.key_value_at(&key, before));
+        }
+        Step::Ready(())
     }
+}
+
+/// The event that a record tells, without its bytes.
+fn event_of(record: &Record<'_>) -> Event {
+    let mut kv = KeyValue {
+        mod_revision: record.revision.main,
+        ..KeyValue::default()
+    };
+    if !record.tombstone {
+        kv.create_revision = record.create;
+        kv.version = record.version;
+        kv.lease = record.lease;
+    }
+    Event {
+        tombstone: record.tombstone,
+        revision: record.revision,
+        kv,
+        prev_kv: None,
+    }
+}
+
+fn bytes_of(kv: &KeyValue) -> usize {
+    kv.key.len() + kv.value.len()
 }

@@ -63,36 +63,46 @@ impl Bounds {
     }
 }
 
-/// A chunk under construction; the keys share one buffer.
+/// A chunk under construction. The keys of one leaf share a buffer.
 #[derive(Default)]
 struct Collector {
+    items: Vec<(Bytes, Version, Bytes)>,
+    bytes: usize,
+    /// Keys of the current leaf, whose items do not have them yet.
     keys: Vec<u8>,
-    items: Vec<(usize, Version, Bytes)>,
-    value_bytes: usize,
+    /// Where each of them ends.
+    ends: Vec<usize>,
 }
 
 impl Collector {
     fn is_full(&self, query: &Scan<'_>) -> bool {
         self.items.len() >= query.limit.max(1)
-            || (!self.items.is_empty() && self.keys.len() + self.value_bytes >= query.bytes_max)
+            || (self.bytes >= query.bytes_max && !self.items.is_empty())
     }
 
     fn push(&mut self, page: &Page, cell: usize, version: Version, value: Bytes) {
+        let start = self.keys.len();
         page.key_into(cell, &mut self.keys);
-        self.value_bytes += value.len();
-        self.items.push((self.keys.len(), version, value));
+        self.bytes += self.keys.len() - start + value.len();
+        self.ends.push(self.keys.len());
+        self.items.push((Bytes::new(), version, value));
     }
 
-    fn finish(self, more: bool) -> ScanChunk {
-        let keys = Bytes::from(self.keys);
+    /// Gives the items of the current leaf their keys.
+    fn end_leaf(&mut self) {
+        let keys = Bytes::from(std::mem::take(&mut self.keys));
+        let first = self.items.len() - self.ends.len();
         let mut start = 0;
-        let items = self.items.into_iter().map(|(end, version, value)| {
-            let key = keys.slice(start..end);
+        for (item, end) in self.items[first..].iter_mut().zip(self.ends.drain(..)) {
+            item.0 = keys.slice(start..end);
             start = end;
-            (key, version, value)
-        });
+        }
+    }
+
+    fn finish(mut self, more: bool) -> ScanChunk {
+        self.end_leaf();
         ScanChunk {
-            items: items.collect(),
+            items: self.items,
             more,
         }
     }
@@ -191,6 +201,7 @@ impl Store {
                 };
                 found.push(&self.pages[leaf], cell, version, value);
             }
+            found.end_leaf();
             next = bounds.next_leaf(&self.pages[leaf]);
         }
         Step::Ready(false)
@@ -261,9 +272,7 @@ impl Store {
     fn live_change_after(&mut self, range: &KeyRange, at: i64) -> Step<i64> {
         let mut change = 0;
         let mut cursor = self.log.seek(at + 1);
-        while let Some((loc, _)) = self.log.at(cursor) {
-            ready!(self.log.enter(loc));
-            let (_, record) = self.log.at(cursor).expect("the record that was just there");
+        while let Some((loc, record)) = ready!(self.log.read(cursor)) {
             if range.contains(record.key) {
                 change += match (record.tombstone, record.version) {
                     (true, _) => -1,
