@@ -16,14 +16,21 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod call;
+mod connection;
 mod frame;
+mod http1;
+mod http2;
 pub mod mapping;
 pub mod method;
 pub mod proto;
 pub mod service;
 pub mod status;
 pub mod stream;
+mod transport;
+mod wake;
 
+pub use connection::serve_connection;
 pub use method::Method;
 pub use service::{CallContext, Clock, HttpRequest, HttpResponse, Limits, Service, Shutdown};
 pub use status::{Code, Status};

@@ -54,6 +54,16 @@ pub trait Clock: Clone + 'static {
     fn sleep_until(&self, nanos: u64) -> impl Future<Output = ()> + 'static;
 }
 
+impl Clock for reactor::World {
+    fn now_nanos(&self) -> u64 {
+        self.now().nanos()
+    }
+
+    fn sleep_until(&self, nanos: u64) -> impl Future<Output = ()> + 'static {
+        reactor::World::sleep_until(self, reactor::Timestamp(nanos))
+    }
+}
+
 /// What the caller said about a call besides its message.
 #[derive(Clone, Debug)]
 pub struct CallContext {
