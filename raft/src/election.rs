@@ -12,6 +12,9 @@ use crate::types::{
     EntryKind, EntryMeta, HardState, LogIndex, MemberId, Position, Role, Term, Vote,
 };
 
+/// Terms and indexes of messages above this are no honest ones: counting up must not overflow.
+const NUMBER_MAX: u64 = u64::MAX / 2;
+
 impl Raft {
     // ---- time ----
 
@@ -232,6 +235,10 @@ impl Raft {
         let last = self.log.last();
         self.request_votes(self.term, MessageBody::Vote { last, cause });
         // The own vote counts once it is durable.
+        #[cfg(test)]
+        if self.planted == Some(crate::simulation::PlantedBug::OwnVoteBeforeDurable) {
+            self.count_vote(self.config.id, true, "MsgVoteResp");
+        }
     }
 
     fn request_votes(&mut self, term: Term, body: MessageBody) {
@@ -300,6 +307,12 @@ impl Raft {
             }
             // Without its own durable vote it could lead, crash, forget the term and lead it again.
             VoteResult::Won if self.has_own_vote() => self.become_leader(),
+            #[cfg(test)]
+            VoteResult::Won
+                if self.planted == Some(crate::simulation::PlantedBug::LeadWithoutOwnVote) =>
+            {
+                self.become_leader();
+            }
             VoteResult::Won | VoteResult::Pending => {}
             VoteResult::Lost => self.become_follower(self.term, None),
         }
@@ -344,7 +357,7 @@ impl Raft {
                     self.campaign_after_transfer();
                 }
             }
-            _ => return self.receive_replication(message, entries),
+            _ => self.receive_replication(message, entries),
         }
         Ok(())
     }
@@ -357,8 +370,15 @@ impl Raft {
         if let MessageBody::Propose = message.body {
             return Err(StepError::Unsupported { name });
         }
-        if message.term.0 == 0 || message.from.0 == 0 || message.from == self.config.id {
+        let term_fits = (1..=NUMBER_MAX).contains(&message.term.0);
+        if !term_fits || message.from.0 == 0 || message.from == self.config.id {
             return Err(StepError::MalformedMessage { name });
+        }
+        if let MessageBody::Snapshot(snapshot) = &message.body {
+            let Position { index, term } = snapshot.position;
+            if index.0 > NUMBER_MAX || term > message.term {
+                return Err(StepError::MalformedMessage { name });
+            }
         }
         let from = message.from;
         if message.body.is_reply() && self.membership.progress.of(from).is_none() {
@@ -368,14 +388,14 @@ impl Raft {
             previous, count, ..
         } = message.body
         else {
-            return if entries.is_empty() {
-                Ok(())
-            } else {
-                Err(StepError::MalformedMessage { name })
-            };
+            if !entries.is_empty() {
+                return Err(StepError::MalformedMessage { name });
+            }
+            return self.validate_leader(message, entries);
         };
         let mut before = previous;
         let mut fits = entries.len() as u64 == count && previous.term <= message.term;
+        fits &= previous.index.0 <= NUMBER_MAX;
         for entry in entries {
             fits &= entry.index == before.index.next();
             fits &= entry.term >= before.term && entry.term <= message.term;
@@ -388,10 +408,20 @@ impl Raft {
                 received: entries.len() as u64,
             });
         }
-        if message.term == self.term && self.role == Role::Leader {
-            return Err(StepError::MalformedMessage { name });
+        self.validate_leader(message, entries)
+    }
+
+    /// Two leaders of one term, or one that contradicts what is committed here.
+    fn validate_leader(&self, message: &Message, entries: &[EntryMeta]) -> Result<(), StepError> {
+        if message.term < self.term || !message.body.proves_leader() {
+            return Ok(());
         }
-        Ok(())
+        if message.term == self.term && self.role == Role::Leader {
+            return Err(StepError::MalformedMessage {
+                name: message.body.name(),
+            });
+        }
+        self.refuse_damage(message, entries)
     }
 
     fn receive_from_the_past(&mut self, message: &Message) {
@@ -465,6 +495,12 @@ impl Raft {
         let free = match self.vote {
             Vote::For(member) => member == message.from,
             Vote::None => self.leader.is_none(),
+            #[cfg(test)]
+            Vote::Unknown
+                if self.planted == Some(crate::simulation::PlantedBug::UnknownVoteAsNone) =>
+            {
+                self.leader.is_none()
+            }
             Vote::Unknown => false,
         };
         let may = free || (asks_only && message.term > self.term);

@@ -348,6 +348,13 @@ pub enum StepError {
         /// Where the log ends.
         last: LogIndex,
     },
+    /// A term was reported durable that was never handed out for saving.
+    NeverSaved {
+        /// As reported.
+        term: Term,
+        /// As handed out last.
+        saved: Term,
+    },
     /// The state machine or log reported something that cannot be.
     OutOfRange {
         /// Which report.
@@ -384,6 +391,12 @@ impl fmt::Display for StepError {
                 f,
                 "leader says {commit} is committed but this log ends at {last}; acknowledged entries are missing"
             ),
+            StepError::NeverSaved { term, saved } => {
+                write!(
+                    f,
+                    "term {term} reported durable, but only {saved} was to be saved"
+                )
+            }
             StepError::OutOfRange { name, index, max } => {
                 write!(f, "{name} reported {index}, beyond {max}")
             }

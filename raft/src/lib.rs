@@ -29,6 +29,8 @@ mod quorum;
 mod random;
 mod read_index;
 mod replication;
+#[cfg(test)]
+mod simulation;
 mod trace;
 mod types;
 

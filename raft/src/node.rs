@@ -64,6 +64,8 @@ pub struct Raft {
     /// A sole voter that could not campaign when it was created.
     campaign_when_applied: bool,
     traces: Vec<Trace>,
+    #[cfg(test)]
+    pub(crate) planted: Option<crate::simulation::PlantedBug>,
 }
 
 impl Raft {
@@ -77,6 +79,10 @@ impl Raft {
     /// election timeout.
     pub fn new(config: Config, restored: Restored) -> Result<Raft, NotALog> {
         assert!(config.id.0 != 0, "member 0 is nobody");
+        assert!(
+            config.id.0 != u64::MAX,
+            "this id stands for an unknown vote"
+        );
         assert!(config.heartbeat_interval_nanos > 0, "heartbeats need time");
         assert!(
             config.heartbeat_interval_nanos < config.election_timeout_nanos,
@@ -100,7 +106,13 @@ impl Raft {
             config.in_flight_messages_max,
             config.in_flight_bytes_max,
         );
-        let hard_state = HardState { term, vote };
+        // A term that only entries prove must be saved before anything is said in it: a
+        // truncation may remove those entries.
+        let hard_state = if vote == Vote::Unknown {
+            HardState::default()
+        } else {
+            HardState { term, vote }
+        };
         let mut raft = Raft {
             term,
             vote,
@@ -127,6 +139,8 @@ impl Raft {
             durable_since: 0,
             campaign_when_applied: false,
             traces: Vec::new(),
+            #[cfg(test)]
+            planted: None,
             config,
         };
         raft.note_configuration();
@@ -341,6 +355,10 @@ impl Raft {
         match self.role {
             Role::Leader => {
                 assert_eq!(self.leader, Some(self.config.id), "a leader knows itself");
+                #[cfg(test)]
+                if self.planted.is_some() {
+                    return;
+                }
                 if let Some(own) = self.membership.progress.of(self.config.id) {
                     assert!(own.matched <= self.log.durable(), "own match not durable");
                 }
@@ -349,6 +367,10 @@ impl Raft {
                 assert_eq!(self.leader, None, "a candidate knows no leader");
             }
             Role::Follower | Role::Learner => {}
+        }
+        #[cfg(test)]
+        if self.planted.is_some() {
+            return;
         }
         if self.role == Role::Candidate && self.has_own_vote() {
             let needed = HardState {
@@ -378,11 +400,8 @@ impl Raft {
 
     fn hard_state_durable(&mut self, term: Term, vote: Vote) -> Result<(), StepError> {
         if term > self.saved.term {
-            return Err(StepError::OutOfRange {
-                name: "durable term",
-                index: LogIndex(term.0),
-                max: LogIndex(self.saved.term.0),
-            });
+            let saved = self.saved.term;
+            return Err(StepError::NeverSaved { term, saved });
         }
         let reported = HardState { term, vote };
         if !self.durable_state.covers(reported) {
@@ -493,6 +512,11 @@ impl Raft {
         self.uncommitted_bytes += bytes;
         self.lag_begins();
         let position = self.log.push(self.term, kind, bytes);
+        #[cfg(test)]
+        if self.planted == Some(crate::simulation::PlantedBug::CountWithoutDurable) {
+            let own = self.membership.progress.of_mut(self.config.id);
+            own.expect("a leader is a member").accepted(position.index);
+        }
         self.order_write(position.index, position.index, false);
         position
     }
@@ -611,6 +635,16 @@ impl Raft {
     }
 
     fn may_leave(&self, held: &Held) -> bool {
+        #[cfg(test)]
+        match self.planted {
+            Some(crate::simulation::PlantedBug::VoteBeforeDurable) if held.entry.is_none() => {
+                return true;
+            }
+            Some(crate::simulation::PlantedBug::AcknowledgeBeforeDurable) => {
+                return self.durable_state.covers(held.hard_state);
+            }
+            _ => {}
+        }
         self.durable_state.covers(held.hard_state)
             && held.entry.is_none_or(|entry| self.log.is_durable(entry))
     }

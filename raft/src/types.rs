@@ -11,7 +11,7 @@ impl Term {
     /// The term after this one.
     #[must_use]
     pub fn next(self) -> Term {
-        Term(self.0 + 1)
+        Term(self.0.saturating_add(1))
     }
 }
 
@@ -29,7 +29,7 @@ impl LogIndex {
     /// The position after this one.
     #[must_use]
     pub fn next(self) -> LogIndex {
-        LogIndex(self.0 + 1)
+        LogIndex(self.0.saturating_add(1))
     }
 
     /// The position before this one; 0 stays 0.
