@@ -169,6 +169,18 @@ impl Simulation {
         self.universe().alive(core.0)
     }
 
+    /// Whether a core lives on the host.
+    pub fn has_process(&self, host: HostId) -> bool {
+        self.cores
+            .iter()
+            .any(|core| core.host == host && core.world.is_some())
+    }
+
+    /// Whether the host has power.
+    pub fn is_up(&self, host: HostId) -> bool {
+        self.universe().hosts[host.0 as usize].up
+    }
+
     /// Ends all processes of the host: their tasks are dropped, nothing they still ask for happens.
     pub fn crash(&mut self, host: HostId, crash: Crash) {
         match crash {
@@ -265,10 +277,13 @@ impl Simulation {
         }
     }
 
-    /// Lets so much time pass.
+    /// Lets so much time pass, even if nothing happens in it.
     pub fn run_for(&mut self, duration: Duration) -> RunEnd {
         let deadline = self.now() + duration.as_nanos() as u64;
-        self.run_until(deadline, || false)
+        let end = self.run_until(deadline, || false);
+        let mut universe = self.universe();
+        universe.now = universe.now.max(deadline);
+        end
     }
 
     /// Moves the host's wall clock by so many nanoseconds; its monotonic clock does not notice.
@@ -305,11 +320,10 @@ impl Simulation {
     /// # Panics
     /// If a core of the host is alive, or a write of a dead one has not landed.
     pub fn restore_disk(&mut self, host: HostId, image: &DiskImage) {
-        let alive = self
-            .cores
-            .iter()
-            .any(|core| core.host == host && core.world.is_some());
-        assert!(!alive, "the disk of a running process is not exchanged");
+        assert!(
+            !self.has_process(host),
+            "the disk of a running process is not exchanged"
+        );
         assert!(
             !self.universe().has_open_files(host.0),
             "writes of a dead process are in flight"

@@ -143,6 +143,9 @@ fn signals_reach_the_process_once() {
 fn an_idle_simulation_says_so() {
     let (mut simulation, host) = single(6, SimulationOptions::calm());
     simulation.start_core(host, |_| std::future::pending());
+    assert_eq!(simulation.run_until(FOREVER, || false), RunEnd::Idle);
+    let before = simulation.now();
     assert_eq!(simulation.run_for(Duration::from_secs(1)), RunEnd::Idle);
+    assert_eq!(simulation.now(), before + 1_000_000_000);
     assert_eq!(simulation.step(), Step::Idle);
 }

@@ -419,6 +419,9 @@ impl Universe {
     /// When the next thing happens.
     pub(super) fn next_event_at(&mut self) -> Option<u64> {
         self.answer_bells();
+        if !self.crashes_due.is_empty() {
+            return Some(self.now);
+        }
         self.events.peek().map(|event| event.at)
     }
 
@@ -456,7 +459,7 @@ impl Universe {
             }
             EventKind::Arrive(end) => {
                 self.trace.add(self.now << 20 ^ end.0);
-                self.arrive(end);
+                self.arrive(end, event.at);
                 Advance::Happened
             }
         }

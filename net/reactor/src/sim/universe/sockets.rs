@@ -7,7 +7,7 @@
 //!
 //! Invariants
 //! - a direction's unread and travelling bytes stay within the window, except for what goes to an end that is gone
-//! - one arrival event exists per end with a non-empty transit, unless a partition holds the end up
+//! - an end with a non-empty transit has one arrival event that counts, unless a partition holds it up
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -60,6 +60,8 @@ struct End {
     /// On the way to this end.
     transit: VecDeque<Segment>,
     transit_bytes: usize,
+    /// When the arrival event that counts happens; `None` while the transit is empty or a partition holds it up.
+    arrival: Option<u64>,
     /// A partition holds the transit up.
     held: bool,
     inbox: VecDeque<Vec<u8>>,
@@ -597,45 +599,43 @@ impl Universe {
         if let Content::Bytes(bytes) = &content {
             end.transit_bytes += bytes.len();
         }
-        let first = end.transit.is_empty() && !end.held;
         end.transit.push_back(Segment { at, content });
-        if first {
-            self.push_event(at, EventKind::Arrive(to));
+        if end.arrival.is_none() && !end.held {
+            self.expect_arrival(to, at);
         }
     }
 
-    /// The first segment on its way to the end is due.
-    pub(super) fn arrive(&mut self, to: Handle) {
+    /// Has the end look at its transit at `at`, and not at any other time that was planned before.
+    fn expect_arrival(&mut self, end: Handle, at: u64) {
+        let at = at.max(self.now);
+        if let Some(state) = self.sockets.ends.get_mut(&end) {
+            state.arrival = Some(at);
+            self.push_event(at, EventKind::Arrive(end));
+        }
+    }
+
+    /// An arrival event of the end happens: takes in what is due.
+    pub(super) fn arrive(&mut self, to: Handle, at: u64) {
+        let now = self.now;
         let Some(end) = self.sockets.ends.get_mut(&to) else {
             return;
         };
-        if end.held || end.transit.is_empty() {
+        if end.arrival != Some(at) {
             return;
         }
+        end.arrival = None;
         if self.sockets.blocked.contains(&(end.peer_host, end.host)) {
             self.coverage.hit(FaultKind::PartitionHeld);
             end.held = true;
             return;
         }
-        while let Some(segment) = end.transit.pop_front_if(|segment| segment.at <= self.now) {
-            match segment.content {
-                Content::Bytes(bytes) => {
-                    end.transit_bytes -= bytes.len();
-                    end.inbox_bytes += bytes.len();
-                    end.inbox.push_back(bytes);
-                }
-                Content::End => end.ended = true,
-                Content::Reset => {
-                    end.reset = true;
-                    end.inbox.clear();
-                    end.inbox_bytes = 0;
-                }
-            }
+        while let Some(segment) = end.transit.pop_front_if(|segment| segment.at <= now) {
+            end.take_in(segment.content);
         }
         let next = end.transit.front().map(|segment| segment.at);
         let reset = end.reset;
         if let Some(at) = next {
-            self.push_event(at, EventKind::Arrive(to));
+            self.expect_arrival(to, at);
         }
         self.try_receive(to);
         if reset {
@@ -753,24 +753,13 @@ impl Universe {
                 // What was on its way is lost with the sender.
                 peer.transit.clear();
                 peer.transit_bytes = 0;
-                peer.held = true;
+                peer.held = false;
                 peer.transit.push_back(Segment {
                     at,
                     content: Content::Reset,
                 });
-                let id = end.peer;
-                self.release_at(id, at);
+                self.expect_arrival(end.peer, at);
             }
-        }
-    }
-
-    /// Lets a held end go on at `at`.
-    fn release_at(&mut self, end: Handle, at: u64) {
-        if let Some(state) = self.sockets.ends.get_mut(&end)
-            && std::mem::replace(&mut state.held, false)
-            && !state.transit.is_empty()
-        {
-            self.push_event(at, EventKind::Arrive(end));
         }
     }
 
@@ -797,7 +786,10 @@ impl Universe {
             .collect();
         for end in held {
             let at = self.now + self.draw_latency(from, to);
-            self.release_at(end, at);
+            if let Some(state) = self.sockets.ends.get_mut(&end) {
+                state.held = false;
+                self.expect_arrival(end, at);
+            }
         }
     }
 
@@ -814,6 +806,7 @@ impl End {
             peer_host,
             transit: VecDeque::new(),
             transit_bytes: 0,
+            arrival: None,
             held: false,
             inbox: VecDeque::new(),
             inbox_bytes: 0,
@@ -822,6 +815,22 @@ impl End {
             shut: false,
             receive: None,
             send: None,
+        }
+    }
+
+    fn take_in(&mut self, content: Content) {
+        match content {
+            Content::Bytes(bytes) => {
+                self.transit_bytes -= bytes.len();
+                self.inbox_bytes += bytes.len();
+                self.inbox.push_back(bytes);
+            }
+            Content::End => self.ended = true,
+            Content::Reset => {
+                self.reset = true;
+                self.inbox.clear();
+                self.inbox_bytes = 0;
+            }
         }
     }
 }
