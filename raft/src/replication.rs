@@ -151,13 +151,10 @@ impl Raft {
             return false;
         };
         let before = self.log.commit();
-        #[cfg_attr(not(test), expect(unused_mut, reason = "planted bugs change it"))]
-        let mut countable = self.log.term_at(index) == Some(self.term);
+        let foreign = self.log.term_at(index) != Some(self.term);
         #[cfg(test)]
-        if self.planted == Some(crate::simulation::PlantedBug::CommitOldTerm) {
-            countable = true;
-        }
-        if index <= before || !countable {
+        let foreign = foreign && self.planted != Some(crate::simulation::PlantedBug::CommitOldTerm);
+        if index <= before || foreign {
             return false;
         }
         let committed: u64 = self
