@@ -302,7 +302,19 @@ impl Raft {
         self.role == Role::Leader
     }
 
-    /// The state at this moment.
+    /// The newest term seen.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// Who leads, if known.
+    #[must_use]
+    pub fn leader(&self) -> Option<MemberId> {
+        self.leader
+    }
+
+    /// The state at this moment, copied; the hot path asks `is_leader`, `term` and `log`.
     #[must_use]
     pub fn status(&self) -> Status {
         Status {

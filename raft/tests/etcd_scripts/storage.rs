@@ -177,8 +177,32 @@ impl Node {
         vec![response]
     }
 
+    /// What etcd logs about an own message of an earlier term, which it ignores.
+    fn stale_local(&self, local: &Local) -> Option<String> {
+        let (id, own) = (self.id, self.raft.term());
+        let (name, term) = match local {
+            Local::Released(Outgoing::OwnVote { term }) => ("MsgVoteResp", *term),
+            Local::Released(Outgoing::OwnAck { term, .. }) => ("MsgAppResp", *term),
+            Local::Appended { term, .. } if *term < own => {
+                return Some(format!(
+                    "{id} [term: {own}] ignored entry appends from a MsgStorageAppendResp message with lower term [term: {term}]"
+                ));
+            }
+            _ => return None,
+        };
+        (term < own).then(|| {
+            format!(
+                "{id} [term: {own}] ignored a {name} message with lower term from {id} [term: {term}]"
+            )
+        })
+    }
+
     /// A message of the node's own threads, or to itself, arrives.
     pub(crate) fn receive_local(&mut self, local: &Local, output: &mut Output) {
+        if let Some(line) = self.stale_local(local) {
+            output.log(crate::text::Level::Info, &line);
+            return;
+        }
         match local {
             Local::Released(Outgoing::OwnVote { term }) => {
                 let status = self.raft.status();
@@ -194,7 +218,7 @@ impl Node {
                 self.step(Input::Durable { index, term }, &[], output);
             }
             Local::Released(_) => {}
-            Local::Appended { term, position } => {
+            Local::Appended { position, .. } => {
                 if position.index <= self.stable {
                     let index = position.index;
                     let line =
@@ -202,7 +226,7 @@ impl Node {
                     output.log(crate::text::Level::Info, &line);
                     return;
                 }
-                if *term < self.raft.status().term || !self.raft.log().holds(*position) {
+                if !self.raft.log().holds(*position) {
                     return;
                 }
                 self.stable = position.index;
