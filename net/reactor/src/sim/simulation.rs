@@ -426,6 +426,15 @@ impl Simulation {
         self.universe().random.fork()
     }
 
+    /// Asserts the invariants of the hosts' disks.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        self.universe()
+            .hosts
+            .iter()
+            .for_each(|host| host.disk.check());
+    }
+
     fn universe(&self) -> RefMut<'_, Universe> {
         self.universe.borrow_mut()
     }

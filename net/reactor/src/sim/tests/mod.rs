@@ -13,6 +13,7 @@ mod determinism;
 mod files;
 mod network;
 mod scheduling;
+mod stress;
 
 /// Long enough for everything in these tests, in simulated nanoseconds.
 const FOREVER: u64 = 3_600_000_000_000;

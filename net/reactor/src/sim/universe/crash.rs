@@ -1,13 +1,10 @@
 //! The two ways in which a process ends without being asked, and what they leave on the disk.
 
-use super::files::{Closing, FileWork};
+use super::files::{Closing, FileWork, SECTOR_BYTES};
 use super::{OperationId, Universe, Work};
 use crate::driver::Handle;
 use crate::sim::coverage::FaultKind;
 use crate::sim::disk::CutStyle;
-
-/// What a device writes in one piece.
-const SECTOR_BYTES: usize = 512;
 
 impl Universe {
     /// Ends all processes of the host at once. What was written stays; writes in flight land later, in part or never,

@@ -9,7 +9,9 @@
 //! - an operation has at most one event that counts: the one at its `due` time
 //! - a dead core gets no completions and submits nothing
 
+mod connecting;
 mod crash;
+mod faults;
 mod files;
 mod sockets;
 
@@ -21,12 +23,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use slab::Slab;
 
+pub(super) use self::connecting::host_ip;
 use self::files::{FileWork, OpenFile};
-pub(super) use self::sockets::host_ip;
+
 use self::sockets::{SocketWork, Sockets};
 use super::coverage::{Coverage, FaultKind, Trace};
 use super::disk::Disk;
-use super::options::{DiskFault, DiskOptions, Latency, PlannedFault, SimulationOptions};
+use super::options::{DiskOptions, Latency, PlannedFault, SimulationOptions};
 use super::random::Random;
 use super::simulation::{Crash, CrashPoint};
 use crate::driver::{Completion, Handle, Op, OpKey, Outcome, RemoteWake};
@@ -738,16 +741,4 @@ fn digest(outcome: &Outcome) -> u64 {
 /// The error of an errno.
 fn failure(errno: i32) -> io::Error {
     io::Error::from_raw_os_error(errno)
-}
-
-impl DiskFault {
-    fn kind(self) -> Option<FaultKind> {
-        match self {
-            DiskFault::Error(libc::EINTR) => Some(FaultKind::Interrupted),
-            DiskFault::Error(libc::EAGAIN) => Some(FaultKind::TryAgain),
-            DiskFault::Error(libc::ENOSPC) => Some(FaultKind::NoSpace),
-            DiskFault::Stall(_) => Some(FaultKind::DiskStall),
-            _ => None,
-        }
-    }
 }
