@@ -1,5 +1,6 @@
 //! The programs that take part: built or installed once, on first use.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -72,6 +73,24 @@ pub fn go_scenarios() -> PathBuf {
     directory().join("scenarios")
 }
 
+/// The Rust test program of this crate, a package of its own.
+pub fn rust_scenarios() -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    install();
+    let target = directory().join("rust");
+    BUILT.get_or_init(|| {
+        let manifest = root().join("tools/interop/rust/Cargo.toml");
+        let mut command = Command::new(cargo());
+        command
+            .args(["build", "--quiet", "--locked", "--manifest-path"])
+            .arg(manifest)
+            .arg("--target-dir")
+            .arg(&target);
+        run(&mut command);
+    });
+    target.join("debug/scenarios")
+}
+
 /// The API server of Kubernetes.
 pub fn kube_apiserver() -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
@@ -92,8 +111,7 @@ fn ringd() -> PathBuf {
             if let Some(program) = std::env::var_os("RINGD_BINARY") {
                 return PathBuf::from(program);
             }
-            let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-            run(Command::new(cargo).current_dir(root()).args([
+            run(Command::new(cargo()).current_dir(root()).args([
                 "build",
                 "--quiet",
                 "--release",
@@ -104,6 +122,10 @@ fn ringd() -> PathBuf {
             root().join(target).join("release/ringd")
         })
         .clone()
+}
+
+fn cargo() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
 fn install() {
