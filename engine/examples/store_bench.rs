@@ -43,7 +43,11 @@ fn report(what: &str, count: u64, unit: &str, run: impl FnOnce()) {
 /// CPU time of this process so far: other processes do not disturb it, except through the caches.
 fn cpu_nanos() -> u64 {
     let times = std::fs::read_to_string("/proc/self/schedstat").expect("Linux");
-    times.split_whitespace().next().and_then(|nanos| nanos.parse().ok()).expect("a number")
+    times
+        .split_whitespace()
+        .next()
+        .and_then(|nanos| nanos.parse().ok())
+        .expect("a number")
 }
 
 fn resident_kib() -> u64 {

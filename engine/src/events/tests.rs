@@ -53,6 +53,30 @@ fn every_damaged_byte_of_a_record_is_noticed() {
 }
 
 #[test]
+fn garbage_under_a_right_checksum_never_panics() {
+    let mut bytes = Vec::new();
+    record(9, b"some value").encode(SALT, &mut bytes);
+    let mut accepted = 0;
+    for at in 4..RECORD_HEADER_BYTES {
+        for byte in 0..=255 {
+            let mut damaged = bytes.clone();
+            damaged[at] = byte;
+            let len = u32::from_le_bytes(damaged[4..8].try_into().expect("4 bytes")) as usize;
+            let end = len.clamp(4, damaged.len());
+            let seed = record::checksum_seed(SALT);
+            let sum = crc32c::crc32c_append(seed, &damaged[4..end]);
+            damaged[..4].copy_from_slice(&sum.to_le_bytes());
+            if let Ok(record) = Record::decode(&damaged, SALT) {
+                assert_eq!(record.encoded_len(), len);
+                accepted += 1;
+            }
+        }
+    }
+    let tried = (RECORD_HEADER_BYTES - 4) * 256;
+    assert!(accepted < tried, "{accepted} of {tried} accepted");
+}
+
+#[test]
 fn places_and_cursors_hold_over_segments_and_chunks() {
     let config = StoreConfig {
         segment_bytes_first: 16 * 1024,

@@ -80,7 +80,7 @@ pub(crate) fn is_live(payload: &[u8]) -> bool {
 }
 
 /// Parses a payload; `None` if it is malformed. Older entries are parsed when they are walked.
-#[inline]
+#[inline(always)]
 pub(crate) fn parse(payload: &[u8]) -> Option<List<'_>> {
     let mut rest = payload;
     let flags = take_byte(&mut rest)?;
@@ -120,7 +120,7 @@ pub(crate) fn parse(payload: &[u8]) -> Option<List<'_>> {
 }
 
 /// Parses a payload that was written here or checked when its page was decoded.
-#[inline]
+#[inline(always)]
 pub(crate) fn list(payload: &[u8]) -> List<'_> {
     parse(payload).expect("a checked version list")
 }
@@ -487,4 +487,46 @@ pub(crate) fn sample(seed: u64) -> Vec<u8> {
         push(former.as_ref(), &entry, &mut payload);
     }
     payload
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn garbage_lists_are_refused_or_valid() {
+        for seed in 0..40 {
+            let payload = sample(seed);
+            assert!(check_cell(&payload).is_ok());
+            for cut in 0..payload.len() {
+                // A cut between two versions leaves a valid, shorter list.
+                if let Ok(list) = check_list(&payload[..cut]) {
+                    assert!(list.older().count() < parse(&payload).expect("valid").older().count());
+                }
+            }
+            for at in 0..payload.len() {
+                for byte in 0..=255 {
+                    let mut damaged = payload.clone();
+                    damaged[at] = byte;
+                    if let Ok(list) = check_list(&damaged) {
+                        let entries: Vec<Entry> = list.older().collect();
+                        assert!(entries.iter().all(|entry| entry.version.version >= 1));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_gives_every_version_back() {
+        let payload = sample(4);
+        let list = list(&payload);
+        for version in 1..=5 {
+            match list.find(9 + version) {
+                Found::Entry(entry) => assert_eq!(entry.version.version, version),
+                Found::Older(_) => panic!("version {version} is there"),
+            }
+        }
+        assert_eq!(list.find(9), Found::Older(Swip::Absent));
+    }
 }

@@ -28,8 +28,7 @@ impl Expectation {
 }
 
 pub(crate) fn self_address(shard: u16, address: u64) -> u64 {
-    debug_assert!(address <= ADDRESS_MAX);
-    u64::from(shard) << 40 | address
+    u64::from(shard) << 40 | (address & ADDRESS_MAX)
 }
 
 /// Why bytes are not the expected page.

@@ -80,6 +80,7 @@ impl Collector {
             || (self.bytes >= query.bytes_max && !self.items.is_empty())
     }
 
+    #[inline]
     fn push(&mut self, page: &Page, cell: usize, version: Version, value: Bytes) {
         let start = self.keys.len();
         page.key_into(cell, &mut self.keys);
@@ -125,9 +126,18 @@ impl Store {
     }
 
     /// The version of a leaf cell at a revision.
+    #[inline]
     fn version_at(&mut self, leaf: SlotId, cell: usize, at: i64) -> Step<Option<Version>> {
         let list = versions::list(self.pages[leaf].payload(cell));
-        match list.find(at) {
+        if list.newest.version.modified.main < at {
+            return Step::Ready(list.newest.live());
+        }
+        self.former_version_at(leaf, cell, at)
+    }
+
+    /// [`Store::version_at`] where the newest version may be too new.
+    fn former_version_at(&mut self, leaf: SlotId, cell: usize, at: i64) -> Step<Option<Version>> {
+        match versions::list(self.pages[leaf].payload(cell)).find(at) {
             Found::Entry(entry) => Step::Ready(entry.live()),
             Found::Older(Swip::Absent) => Step::Ready(None),
             Found::Older(_) => {
