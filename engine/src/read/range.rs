@@ -1,0 +1,281 @@
+//! A range over all shards, merged by key.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::{drop_values, reply_of_one, wants_value};
+use crate::auth::Authorized;
+use crate::command::*;
+use crate::key::End;
+use crate::shard::{
+    Get, RevisionBounds, ScanReply, ScanRequest, ShardReply, ShardRequest, shard_of,
+};
+
+/// Bytes of keys and values that one shard answers at once.
+const CHUNK_BYTES: usize = 128 << 10;
+
+/// Keys asked for beyond a shard's fair part of a limit, because hashing spreads unevenly.
+const LIMIT_SLACK_KEYS: usize = 8;
+
+/// One range at one revision.
+///
+/// Invariants: at most one request per shard is under way; `merged` is in key order and holds
+/// every admitted key below the smallest key that a shard may still bring.
+#[derive(Debug)]
+pub struct RangeRead {
+    range: Range,
+    at: i64,
+    /// Keys needed before sorting and cutting; one more than the limit tells whether there are more.
+    wanted: usize,
+    lanes: Vec<Lane>,
+    merged: Vec<KeyValue>,
+    scanned: i64,
+    count: i64,
+    single: bool,
+    count_ends_at_limit: bool,
+    refused: bool,
+}
+
+/// What is known of one shard.
+#[derive(Debug)]
+struct Lane {
+    shard: u16,
+    buffer: VecDeque<KeyValue>,
+    state: LaneState,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum LaneState {
+    /// Ask for keys behind this one; `None`: from the start.
+    Resume(Option<Bytes>),
+    Asked,
+    Through,
+}
+
+impl RangeRead {
+    /// Reads `range` at main revision `at`, which `resolve_revision` gave, over `shards` shards.
+    pub fn new(range: &Authorized<Range>, at: i64, shards: u16) -> Self {
+        RangeRead::over(Range::clone(range), at, shards)
+    }
+
+    pub(crate) fn over(range: Range, at: i64, shards: u16) -> Self {
+        let single = range.range.end == End::Single;
+        let concerned = if single {
+            let shard = shard_of(&range.range.start, shards);
+            shard..shard + 1
+        } else if range.range.is_empty() {
+            0..0
+        } else {
+            0..shards
+        };
+        let lanes = concerned.map(|shard| Lane {
+            shard,
+            buffer: VecDeque::new(),
+            state: LaneState::Resume(None),
+        });
+        RangeRead {
+            wanted: wanted(&range),
+            lanes: lanes.collect(),
+            merged: Vec::new(),
+            scanned: 0,
+            count: 0,
+            single,
+            count_ends_at_limit: false,
+            refused: false,
+            range,
+            at,
+        }
+    }
+
+    /// Breaks the count on purpose.
+    #[cfg(feature = "testing")]
+    pub fn plant(&mut self, defect: crate::defect::Defect) {
+        self.count_ends_at_limit = defect == crate::defect::Defect::CountEndsAtLimit;
+    }
+
+    /// The next request to send, if any can be sent now.
+    pub fn poll(&mut self) -> Option<(u16, ShardRequest)> {
+        if self.has_enough() {
+            return None;
+        }
+        let lanes = self.lanes.len();
+        let lane = self
+            .lanes
+            .iter_mut()
+            .find(|lane| lane.buffer.is_empty() && matches!(lane.state, LaneState::Resume(_)))?;
+        let LaneState::Resume(after) = std::mem::replace(&mut lane.state, LaneState::Asked) else {
+            unreachable!("the lane was found resumable");
+        };
+        let shard = lane.shard;
+        let request = if self.single {
+            ShardRequest::Get(Get {
+                key: self.range.range.start.clone(),
+                at: self.at,
+                values: wants_value(&self.range),
+            })
+        } else if self.range.count_only {
+            ShardRequest::Count {
+                range: self.range.range.clone(),
+                at: self.at,
+            }
+        } else {
+            ShardRequest::Scan(self.scan(after, lanes))
+        };
+        Some((shard, request))
+    }
+
+    fn scan(&self, after: Option<Bytes>, lanes: usize) -> ScanRequest {
+        let missing = self.wanted - self.merged.len();
+        let limit = if self.wanted == usize::MAX || lanes == 1 {
+            missing
+        } else {
+            (missing / lanes)
+                .saturating_add(missing / 4 + LIMIT_SLACK_KEYS)
+                .min(missing)
+        };
+        ScanRequest {
+            range: self.range.range.clone(),
+            count: after.is_none() && self.wanted != usize::MAX,
+            after,
+            at: self.at,
+            limit,
+            bytes_max: CHUNK_BYTES,
+            values: wants_value(&self.range),
+            bounds: RevisionBounds::of(&self.range),
+        }
+    }
+
+    /// Takes the answer of `shard`.
+    pub fn on_reply(&mut self, shard: u16, reply: ShardReply) {
+        let lane = self.lanes.iter_mut().find(|lane| lane.shard == shard);
+        let lane = lane.expect("only shards that were asked answer");
+        assert_eq!(lane.state, LaneState::Asked, "shard {shard} answered twice");
+        lane.state = LaneState::Through;
+        match reply {
+            ShardReply::Value(found) => {
+                self.count = i64::from(found.is_some());
+                self.merged.extend(found);
+            }
+            ShardReply::Count(count) => self.count += count,
+            ShardReply::Chunk(chunk) => {
+                self.scanned += chunk.scanned;
+                self.count += chunk.count.unwrap_or(0);
+                lane.take(chunk);
+                self.merge();
+            }
+            ShardReply::Refused => self.refused = true,
+            reply => unreachable!("a range never gets {reply:?}"),
+        }
+    }
+
+    fn has_enough(&self) -> bool {
+        self.refused || self.merged.len() >= self.wanted
+    }
+
+    /// Moves keys into `merged` as long as the smallest one is certain.
+    fn merge(&mut self) {
+        if let [lane] = &mut self.lanes[..] {
+            self.merged.extend(lane.buffer.drain(..));
+            return;
+        }
+        while self.merged.len() < self.wanted {
+            let mut smallest: Option<usize> = None;
+            for (index, lane) in self.lanes.iter().enumerate() {
+                let Some(kv) = lane.buffer.front() else {
+                    if lane.state == LaneState::Through {
+                        continue;
+                    }
+                    return;
+                };
+                if smallest.is_none_or(|best| kv.key < self.lanes[best].buffer[0].key) {
+                    smallest = Some(index);
+                }
+            }
+            let Some(index) = smallest else { return };
+            self.merged.extend(self.lanes[index].buffer.pop_front());
+        }
+    }
+
+    /// Whether nothing is under way and nothing is left to ask.
+    pub fn is_done(&self) -> bool {
+        let asked = |lane: &Lane| lane.state == LaneState::Asked;
+        let left = |lane: &Lane| lane.buffer.is_empty() && lane.state != LaneState::Through;
+        !self.lanes.iter().any(asked) && (self.has_enough() || !self.lanes.iter().any(left))
+    }
+
+    /// The answer; only when [`is_done`](Self::is_done).
+    ///
+    /// # Errors
+    /// `Compacted` if a compaction overtook the read; one of the current revision may be repeated
+    /// at the revision published since.
+    pub fn finish(self) -> Result<RangeReply, CommandError> {
+        assert!(self.is_done(), "a range read is finished once it is done");
+        if self.refused {
+            return Err(CommandError::Compacted);
+        }
+        let range = &self.range;
+        if self.single {
+            return Ok(reply_of_one(range, self.merged.into_iter().next()));
+        }
+        let mut count = self.count;
+        if !range.count_only && self.wanted == usize::MAX {
+            count = self.scanned;
+        }
+        let mut kvs = self.merged;
+        sort(range, &mut kvs);
+        let limit = usize::try_from(range.limit).unwrap_or(0);
+        let more = limit > 0 && kvs.len() > limit;
+        if more {
+            kvs.truncate(limit);
+        }
+        if self.count_ends_at_limit {
+            count = kvs.len() as i64;
+        }
+        drop_values(range, &mut kvs);
+        Ok(RangeReply { kvs, more, count })
+    }
+}
+
+impl Lane {
+    fn take(&mut self, chunk: ScanReply) {
+        self.buffer.extend(chunk.kvs);
+        if chunk.resume.is_some() {
+            self.state = LaneState::Resume(chunk.resume);
+        }
+    }
+}
+
+/// How many keys are needed. Only key order is read in order: any other order, and revision bounds,
+/// need everything. As in etcd an order of none cuts before it sorts by another target.
+fn wanted(range: &Range) -> usize {
+    let by_key = range.sort_target == SortTarget::Key && range.sort_order == SortOrder::Ascend;
+    let in_order = range.sort_order == SortOrder::None || by_key;
+    if range.limit <= 0 || !in_order || !RevisionBounds::of(range).are_off() {
+        return usize::MAX;
+    }
+    usize::try_from(range.limit)
+        .unwrap_or(usize::MAX)
+        .saturating_add(1)
+}
+
+/// Sorts key-values that are in key order; equal ones keep that order.
+fn sort(range: &Range, kvs: &mut [KeyValue]) {
+    let descending = range.sort_order == SortOrder::Descend;
+    if range.sort_target == SortTarget::Key {
+        if descending {
+            kvs.reverse();
+        }
+        return;
+    }
+    kvs.sort_by(|a, b| {
+        let order = match range.sort_target {
+            SortTarget::Key => a.key.cmp(&b.key),
+            SortTarget::Version => a.version.cmp(&b.version),
+            SortTarget::Create => a.create_revision.cmp(&b.create_revision),
+            SortTarget::Mod => a.mod_revision.cmp(&b.mod_revision),
+            SortTarget::Value => a.value.cmp(&b.value),
+        };
+        if descending { order.reverse() } else { order }
+    });
+}

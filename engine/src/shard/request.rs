@@ -1,0 +1,318 @@
+//! What a shard is asked and what it answers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::command::*;
+use crate::key::KeyRange;
+use crate::revision::Revision;
+use crate::store::{EventChunk, EventQuery, RangeSet, Sizes, Version};
+
+/// One message to a shard. Requests that change it must reach it one at a time, in the order in
+/// which the coordinator gave them out; reads may come at any time.
+#[derive(Clone, Debug)]
+pub enum ShardRequest {
+    /// Say which requests of the wave will write; change nothing.
+    Evaluate(Arc<Batch>),
+    /// Execute the requests of the wave under these main revisions; 0 passes one over.
+    Apply {
+        /// The requests; those that are not certain were evaluated before.
+        batch: Arc<Batch>,
+        /// One main revision for each request.
+        mains: Vec<i64>,
+    },
+    /// The wave concerns this shard alone: evaluate, number and apply one request after the other.
+    Execute(Arc<Batch>),
+    /// Changes with revisions already given.
+    Write(Vec<Write>),
+    /// Questions about the state at a revision.
+    Probe {
+        /// Main revision.
+        at: i64,
+        /// What to ask.
+        questions: Vec<Question>,
+    },
+    /// Which keys hang on each lease?
+    LeaseKeys(Vec<LeaseId>),
+    /// Reads below this revision are refused from here on.
+    Compact(i64),
+    /// One key.
+    Get(Get),
+    /// A chunk of keys.
+    Scan(ScanRequest),
+    /// How many keys?
+    Count {
+        /// Of these.
+        range: KeyRange,
+        /// Main revision.
+        at: i64,
+    },
+    /// A chunk of history.
+    Events(EventsRequest),
+    /// How large are you?
+    Sizes,
+}
+
+/// An answer of a shard.
+#[derive(Clone, Debug)]
+pub enum ShardReply {
+    /// To `Evaluate`: a verdict for each request that was not certain, by position.
+    Evaluated(Vec<(u32, Verdict)>),
+    /// To `Apply`.
+    Applied(Applied),
+    /// To `Execute`.
+    Executed {
+        /// As for `Evaluate`.
+        verdicts: Vec<(u32, Verdict)>,
+        /// As for `Apply`.
+        applied: Applied,
+    },
+    /// To `Write`; the numbers are the writes' slots.
+    Written(Applied),
+    /// To `Probe`, one for each question.
+    Probed(Vec<Finding>),
+    /// To `LeaseKeys`, sorted keys for each lease.
+    LeaseKeys(Vec<Vec<Bytes>>),
+    /// To `Compact`.
+    Compacted,
+    /// To `Get`.
+    Value(Option<KeyValue>),
+    /// To `Scan`.
+    Chunk(ScanReply),
+    /// To `Count`.
+    Count(i64),
+    /// To `Events`.
+    Events(EventChunk),
+    /// To `Sizes`.
+    Sizes(Sizes),
+    /// To a read below the compact revision.
+    Refused,
+}
+
+/// The requests of one wave that concern one shard, in log order.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Revision before the wave.
+    pub(crate) base: i64,
+    /// Compact revision, −1 for none.
+    pub(crate) compacted: i64,
+    pub(crate) items: Vec<Item>,
+}
+
+/// One request of a wave.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    /// Place in the entry.
+    pub position: u32,
+    pub work: Work,
+}
+
+/// What a request of a wave does; all its keys are in one shard.
+#[derive(Clone, Debug)]
+pub(crate) enum Work {
+    /// A put that certainly takes a revision.
+    Put(Put),
+    /// A put that keeps the value or the lease, so the key must exist.
+    Update(Put),
+    /// A delete of a single key.
+    Delete { key: Bytes, prev_kv: bool },
+    /// A transaction on single keys.
+    Txn {
+        txn: Txn,
+        missing_leases: Vec<LeaseId>,
+    },
+}
+
+/// What evaluation found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Takes a main revision.
+    Writes,
+    /// Changes nothing: this is the answer.
+    Settled(Result<Reply, CommandError>),
+}
+
+/// What an execution left behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Answers by position; a put that answers nothing has none.
+    pub(crate) replies: Vec<(u32, Reply)>,
+    pub(crate) tally: Tally,
+}
+
+/// The logical effect of changes, whatever their order and wherever they were made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Sum of the events' hashes.
+    pub sum: u64,
+    /// Events.
+    pub events: u64,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, other: Tally) {
+        self.sum = self.sum.wrapping_add(other.sum);
+        self.events += other.events;
+    }
+
+    pub(crate) fn put(&mut self, version: &Version) {
+        self.event(u64::from(version.hash), version.modified);
+    }
+
+    pub(crate) fn delete(&mut self, key: &[u8], revision: Revision) {
+        self.event(u64::from(crc32c::crc32c(key)) | 1 << 32, revision);
+    }
+
+    fn event(&mut self, content: u64, revision: Revision) {
+        let place = (revision.main as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            ^ u64::from(revision.sub).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        self.sum = self.sum.wrapping_add(mix(content ^ mix(place)));
+        self.events += 1;
+    }
+}
+
+/// Spreads every bit over all others (the finisher of SplitMix64).
+fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+/// One change whose revision is given.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// Number of its answer.
+    pub(crate) slot: u32,
+    pub(crate) revision: Revision,
+    pub(crate) change: Change,
+}
+
+/// What a [`Write`] does.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    Put(Put),
+    /// Answers as a range delete of one key.
+    Delete {
+        key: Bytes,
+        prev_kv: bool,
+    },
+}
+
+/// One question about a state.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// Number of its answer.
+    pub(crate) slot: u32,
+    pub(crate) kind: QuestionKind,
+}
+
+/// What a [`Question`] asks.
+#[derive(Clone, Debug)]
+pub(crate) enum QuestionKind {
+    Compare(Compare),
+    Exists(Bytes),
+}
+
+/// This shard's part of the answer to a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub(crate) slot: u32,
+    /// There is a key here.
+    pub(crate) seen: bool,
+    /// All keys here satisfy the guard.
+    pub(crate) holds: bool,
+}
+
+/// A read of one key.
+#[derive(Clone, Debug)]
+pub struct Get {
+    pub(crate) key: Bytes,
+    pub(crate) at: i64,
+    pub(crate) values: bool,
+}
+
+/// A read of the next keys of a range.
+#[derive(Clone, Debug)]
+pub struct ScanRequest {
+    pub(crate) range: KeyRange,
+    pub(crate) after: Option<Bytes>,
+    pub(crate) at: i64,
+    pub(crate) limit: usize,
+    pub(crate) bytes_max: usize,
+    pub(crate) values: bool,
+    pub(crate) bounds: RevisionBounds,
+    /// Count the whole range as well.
+    pub(crate) count: bool,
+}
+
+/// Answer to a [`ScanRequest`].
+#[derive(Clone, Debug, Default)]
+pub struct ScanReply {
+    /// Keys within the revision bounds.
+    pub(crate) kvs: Vec<KeyValue>,
+    /// Keys passed, within the bounds or not.
+    pub(crate) scanned: i64,
+    /// The last key passed, if the range goes on behind it.
+    pub(crate) resume: Option<Bytes>,
+    pub(crate) count: Option<i64>,
+}
+
+/// Inclusive bounds on a key-value's revisions; 0 is off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RevisionBounds {
+    pub min_mod: i64,
+    pub max_mod: i64,
+    pub min_create: i64,
+    pub max_create: i64,
+}
+
+impl RevisionBounds {
+    pub(crate) fn of(range: &Range) -> Self {
+        RevisionBounds {
+            min_mod: range.min_mod_revision,
+            max_mod: range.max_mod_revision,
+            min_create: range.min_create_revision,
+            max_create: range.max_create_revision,
+        }
+    }
+
+    pub(crate) fn are_off(self) -> bool {
+        self == RevisionBounds::default()
+    }
+
+    pub(crate) fn admit(self, create: i64, modified: i64) -> bool {
+        let within = |min: i64, number: i64, max: i64| {
+            (min == 0 || number >= min) && (max == 0 || number <= max)
+        };
+        within(self.min_mod, modified, self.max_mod)
+            && within(self.min_create, create, self.max_create)
+    }
+}
+
+/// A read of the change history of one shard.
+#[derive(Clone, Debug)]
+pub struct EventsRequest {
+    /// First main revision.
+    pub from: i64,
+    /// Last main revision, inclusive; at most the published one.
+    pub to: i64,
+    /// Only events of these keys.
+    pub ranges: Option<Arc<RangeSet>>,
+    /// Bring the key-value before each event.
+    pub prev_kv: bool,
+    /// The chunk ends with the revision that brings it to this many bytes.
+    pub bytes_max: usize,
+}
+
+impl EventsRequest {
+    pub(crate) fn query(&self) -> EventQuery<'_> {
+        EventQuery {
+            from: self.from,
+            to: self.to,
+            ranges: self.ranges.as_deref(),
+            prev_kv: self.prev_kv,
+            bytes_max: self.bytes_max,
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Reads: keys, chunks of keys, questions, keys of leases.
+
+use bytes::Bytes;
+
+use crate::command::*;
+use crate::shard::batch::read_key;
+use crate::shard::request::*;
+use crate::shard::{Shard, ShardReply};
+use crate::step::{Step, ready};
+use crate::store::{Scan, Version};
+use crate::txn::{Stored, satisfies};
+
+/// Keys that a guard over a range looks at in one go.
+const COMPARE_CHUNK_KEYS: usize = 512;
+
+/// Bytes that a guard over a range looks at in one go.
+const COMPARE_CHUNK_BYTES: usize = 1 << 20;
+
+impl Shard {
+    pub(super) fn get(&mut self, get: &Get) -> Step<ShardReply> {
+        if get.at < self.compacted {
+            return Step::Ready(ShardReply::Refused);
+        }
+        read_key(&mut self.store, &get.key, get.at, get.values).map(ShardReply::Value)
+    }
+
+    pub(super) fn scan(&mut self, request: &ScanRequest) -> Step<ShardReply> {
+        if request.at < self.compacted {
+            return Step::Ready(ShardReply::Refused);
+        }
+        let count = if request.count {
+            Some(ready!(self.store.count(&request.range, request.at)))
+        } else {
+            None
+        };
+        let chunk = ready!(self.store.scan(&Scan {
+            range: &request.range,
+            after: request.after.as_deref(),
+            at: request.at,
+            limit: request.limit,
+            bytes_max: request.bytes_max,
+            values: request.values,
+        }));
+        let resume = chunk.more.then(|| {
+            let last = chunk.items.last().expect("a chunk with more is not empty");
+            last.0.clone()
+        });
+        let scanned = chunk.items.len() as i64;
+        let within = chunk.items.into_iter().filter(|(_, version, _)| {
+            let modified = version.modified.main;
+            request.bounds.admit(version.create, modified)
+        });
+        Step::Ready(ShardReply::Chunk(ScanReply {
+            kvs: within.map(key_value).collect(),
+            scanned,
+            resume,
+            count,
+        }))
+    }
+
+    pub(super) fn probe(&mut self, at: i64, questions: &[Question]) -> Step<ShardReply> {
+        let mut findings = Vec::with_capacity(questions.len());
+        for question in questions {
+            let (seen, holds) = match &question.kind {
+                QuestionKind::Exists(key) => (ready!(self.store.get(key, at)).is_some(), true),
+                QuestionKind::Compare(compare) => ready!(self.compare(compare, at)),
+            };
+            findings.push(Finding {
+                slot: question.slot,
+                seen,
+                holds,
+            });
+        }
+        Step::Ready(ShardReply::Probed(findings))
+    }
+
+    /// Whether there is a key in the guard's range here, and whether all of them satisfy it.
+    fn compare(&mut self, compare: &Compare, at: i64) -> Step<(bool, bool)> {
+        let values = matches!(compare.target, CompareTarget::Value(_));
+        let mut after: Option<Bytes> = None;
+        let mut seen = false;
+        loop {
+            let chunk = ready!(self.store.scan(&Scan {
+                range: &compare.range,
+                after: after.as_deref(),
+                at,
+                limit: COMPARE_CHUNK_KEYS,
+                bytes_max: COMPARE_CHUNK_BYTES,
+                values,
+            }));
+            for (_, version, value) in &chunk.items {
+                seen = true;
+                if !satisfies(compare, stored(version, value)) {
+                    return Step::Ready((true, false));
+                }
+            }
+            match chunk.items.last() {
+                Some((last, ..)) if chunk.more => after = Some(last.clone()),
+                _ => return Step::Ready((seen, true)),
+            }
+        }
+    }
+
+    pub(super) fn lease_keys(&mut self, leases: &[LeaseId]) -> Step<ShardReply> {
+        let mut keys = Vec::with_capacity(leases.len());
+        for lease in leases {
+            keys.push(ready!(self.store.keys_of_lease(*lease)));
+        }
+        Step::Ready(ShardReply::LeaseKeys(keys))
+    }
+}
+
+fn stored<'a>(version: &Version, value: &'a [u8]) -> Stored<'a> {
+    Stored {
+        version: version.version,
+        create: version.create,
+        modified: version.modified.main,
+        lease: version.lease,
+        value,
+    }
+}
+
+fn key_value((key, version, value): (Bytes, Version, Bytes)) -> KeyValue {
+    KeyValue {
+        key,
+        value,
+        create_revision: version.create,
+        mod_revision: version.modified.main,
+        version: version.version,
+        lease: version.lease,
+    }
+}

@@ -1,0 +1,14 @@
+//! What tests of the engine share, also with the simulator: a naive etcd to compare with, a source
+//! of random requests, and a whole engine on one thread.
+
+mod node;
+mod oracle;
+mod random;
+mod workload;
+
+pub use node::{Node, NodeConfig};
+pub use oracle::Oracle;
+pub use random::Random;
+pub use workload::{Workload, authorized};
+
+pub use crate::defect::Defect;

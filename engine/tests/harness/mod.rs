@@ -1,0 +1,326 @@
+//! One run of the model: a seed decides everything.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use engine::auth::AuthorizedOperation;
+use engine::command::*;
+use engine::coordinator::Published;
+use engine::entry::{EntryBuilder, RequestHead};
+use engine::key::KeyRange;
+use engine::lease::LeaseChange;
+use engine::shard::EventsRequest;
+use engine::store::{MissingHook, RangeSet};
+use engine::testing::{Defect, Node, NodeConfig, Oracle, Random, Workload, authorized};
+
+/// What was done.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) runs: u64,
+    pub(crate) requests: u64,
+    pub(crate) reads: u64,
+    pub(crate) events: u64,
+    pub(crate) replayed: u64,
+    pub(crate) needs: u64,
+}
+
+impl Counts {
+    pub(crate) fn add(&mut self, other: &Counts) {
+        self.runs += other.runs;
+        self.requests += other.requests;
+        self.reads += other.reads;
+        self.events += other.events;
+        self.replayed += other.replayed;
+        self.needs += other.needs;
+    }
+}
+
+struct Run {
+    random: Random,
+    workload: Workload,
+    oracle: Oracle,
+    node: Node,
+    /// Entries with the apply hash after each.
+    entries: Vec<(Bytes, u64)>,
+    counts: Counts,
+    request_id: u64,
+}
+
+/// A request's id, what it asked, and the oracle's revision and answer.
+type Expected = (u64, Command, (i64, Result<Reply, CommandError>));
+
+type Checked = Result<(), String>;
+
+fn equal<T: PartialEq + Debug>(what: &str, found: &T, expected: &T) -> Checked {
+    if found == expected {
+        return Ok(());
+    }
+    Err(format!(
+        "{what} differs\n   engine: {found:?}\n   oracle: {expected:?}"
+    ))
+}
+
+fn config(random: &mut Random, defect: Defect) -> NodeConfig {
+    let one_in = [4, 20, 200][random.index(3)];
+    NodeConfig {
+        shards: 1 << random.below(5),
+        seed: random.bits(),
+        missing: (!random.one_in(4)).then(|| MissingHook {
+            seed: random.bits(),
+            one_in,
+            rearm_after: 2000,
+        }),
+        defect,
+    }
+}
+
+/// Runs one seed; an error says what differed.
+pub(crate) fn run(seed: u64, defect: Defect) -> Result<Counts, String> {
+    let mut random = Random::new(seed);
+    let keys = [3, 8, 20, 60][random.index(4)];
+    let mut run = Run {
+        workload: Workload::new(random.bits(), keys),
+        oracle: Oracle::new(),
+        node: Node::new(config(&mut random, defect)),
+        entries: Vec::new(),
+        counts: Counts::default(),
+        request_id: 0,
+        random,
+    };
+    let entries = 40 + run.random.below(120);
+    for _ in 0..entries {
+        run.entry()?;
+        for _ in 0..run.random.below(6) {
+            run.read()?;
+        }
+        if run.random.one_in(60) {
+            run.restart(defect)?;
+        }
+    }
+    run.whole_history()?;
+    run.restart(defect)?;
+    run.node.check();
+    run.counts.needs += run.node.needs();
+    run.counts.runs = 1;
+    Ok(run.counts)
+}
+
+impl Run {
+    /// Draws an entry, executes it on both sides and compares.
+    fn entry(&mut self) -> Checked {
+        let most = [1, 1, 4, 20, 70][self.random.index(5)];
+        let is_no_op = self.random.one_in(40);
+        let count = if is_no_op {
+            0
+        } else {
+            1 + self.random.below(most)
+        };
+        let mut builder = EntryBuilder::new();
+        let mut expected = Vec::new();
+        for _ in 0..count {
+            let command = self.workload.command(&self.oracle);
+            self.request_id += 1;
+            let head = RequestHead {
+                request_id: self.request_id,
+                origin_member: 5,
+            };
+            let operation = authorized(Operation::Write(command.clone()));
+            let AuthorizedOperation::Write(authorized) = operation else {
+                return Err("a write stays a write".into());
+            };
+            builder.push(head, &authorized);
+            let answer = self.oracle.apply(&command);
+            expected.push((self.request_id, command, answer));
+        }
+        self.counts.requests += count;
+        let entry = if is_no_op {
+            Bytes::new()
+        } else {
+            builder.finish()
+        };
+        let from = self.node.coordinator().applied().revision;
+        let leases_before: Vec<_> = self.node.coordinator().leases().iter().collect();
+        let published = self.execute(&entry)?;
+        self.compare(&published, from, &expected)?;
+        self.compare_state(&published, leases_before)?;
+        self.visible(&published)?;
+        let hash = self.node.coordinator().apply_hash();
+        self.entries.push((entry, hash));
+        Ok(())
+    }
+
+    /// Executes an entry; meanwhile the published state stays readable and does not move.
+    fn execute(&mut self, entry: &Bytes) -> Result<Published, String> {
+        let before = self.node.coordinator().applied();
+        let pushed = self.node.push(entry.clone());
+        pushed.map_err(|error| error.to_string())?;
+        loop {
+            if let Some(published) = self.node.turn() {
+                return Ok(published);
+            }
+            equal("applied", &self.node.coordinator().applied(), &before)?;
+        }
+    }
+
+    fn compare(&mut self, published: &Published, from: i64, expected: &[Expected]) -> Checked {
+        let index = self.entries.len() as u64 + 1;
+        equal("applied index", &published.applied.index, &index)?;
+        equal("outcomes", &published.outcomes.len(), &expected.len())?;
+        for (position, (outcome, (id, command, answer))) in
+            published.outcomes.iter().zip(expected).enumerate()
+        {
+            let found = (outcome.revision, outcome.result.clone());
+            if found != *answer {
+                let what = format!("outcome {position} of entry {index}, {command:?},");
+                return equal(&what, &found, answer);
+            }
+            equal("request id", &outcome.request_id, id)?;
+            equal("position", &(outcome.position as usize), &position)?;
+            equal("index", &outcome.index, &index)?;
+        }
+        let revision = self.oracle.revision();
+        equal("applied revision", &published.applied.revision, &revision)?;
+        equal("events from", &published.events_from, &(from + 1))?;
+        equal("events to", &published.events_to, &revision)
+    }
+
+    fn compare_state(&self, published: &Published, leases_before: Vec<(LeaseId, i64)>) -> Checked {
+        let coordinator = self.node.coordinator();
+        let oracle = &self.oracle;
+        let compacted = coordinator.compact_revision();
+        equal("compacted", &compacted, &oracle.compact_revision())?;
+        if let Some(revision) = published.compacted {
+            equal("published compaction", &revision, &compacted)?;
+        }
+        let leases: Vec<_> = coordinator.leases().iter().collect();
+        equal("leases", &leases, &oracle.leases())?;
+        let mut followed: std::collections::BTreeMap<_, _> = leases_before.into_iter().collect();
+        for change in &published.lease_changes {
+            match change {
+                LeaseChange::Granted { id, ttl } => followed.insert(*id, *ttl),
+                LeaseChange::Revoked { id } => followed.remove(id),
+            };
+        }
+        let followed: Vec<_> = followed.into_iter().collect();
+        equal("leases by their changes", &followed, &oracle.leases())?;
+        let alarms: Vec<_> = coordinator.alarms().iter().collect();
+        equal("alarms", &alarms, &oracle.alarms())?;
+        let members: Vec<_> = coordinator.members().cloned().collect();
+        equal("members", &members, &oracle.members())?;
+        let version = coordinator.cluster_version();
+        equal("cluster version", &version, &oracle.cluster_version())
+    }
+
+    /// The events that an entry made visible.
+    fn visible(&mut self, published: &Published) -> Checked {
+        let (from, to) = (published.events_from, published.events_to);
+        if from <= to && from >= self.oracle.compact_revision() {
+            self.history(from, to)?;
+        }
+        Ok(())
+    }
+
+    fn whole_history(&mut self) -> Checked {
+        let from = self.oracle.compact_revision().max(1);
+        self.history(from, self.oracle.revision())
+    }
+
+    /// Reads `from..=to` in chunks and compares.
+    fn history(&mut self, from: i64, to: i64) -> Checked {
+        let ranges: Option<Vec<KeyRange>> = self
+            .random
+            .one_in(2)
+            .then(|| (0..2).map(|_| self.workload.keys()).collect());
+        let prev_kv = self.random.one_in(2);
+        let bytes_max = [1, 200, 1 << 20][self.random.index(3)];
+        let set = ranges.clone().map(|ranges| Arc::new(RangeSet::new(ranges)));
+        let mut found = Vec::new();
+        let mut next = from;
+        while next <= to {
+            let chunk = self.node.events(EventsRequest {
+                from: next,
+                to,
+                ranges: set.clone(),
+                prev_kv,
+                bytes_max,
+            });
+            let chunk = chunk.map_err(|error| format!("history from {next}: {error:?}"))?;
+            if chunk.next <= next {
+                return Err(format!("history stands still at {next}"));
+            }
+            next = chunk.next;
+            found.extend(chunk.events);
+        }
+        let expected = self.oracle.events(from, to, ranges.as_deref(), prev_kv);
+        self.counts.events += expected.len() as u64;
+        if found.len() != expected.len() {
+            return equal("history", &found, &expected);
+        }
+        for (found, expected) in found.iter().zip(&expected) {
+            equal("event", found, expected)?;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self) -> Checked {
+        self.counts.reads += 1;
+        match self.random.below(10) {
+            0 => {
+                let lease = self.workload.lease();
+                let found = self.node.lease_keys(lease);
+                equal("lease keys", &found, &self.oracle.keys_of_lease(lease))
+            }
+            1 => {
+                let txn = self.workload.read_txn(&self.oracle);
+                let operation = authorized(Operation::ReadTxn(txn.clone()));
+                let AuthorizedOperation::ReadTxn(authorized) = operation else {
+                    return Err("a read stays a read".into());
+                };
+                let found = self.node.read_txn(&authorized);
+                let expected = self.oracle.read_txn(&txn);
+                equal("transaction", &found, &expected)
+                    .map_err(|difference| format!("{difference}\n   {txn:?}"))
+            }
+            2 => {
+                let first = self.oracle.compact_revision().max(1);
+                let from = self.random.between(first, self.oracle.revision());
+                let to = self.random.between(from, self.oracle.revision());
+                self.history(from, to.min(from + 30))
+            }
+            _ => {
+                let range = self.workload.range(&self.oracle);
+                let operation = authorized(Operation::Range(range.clone()));
+                let AuthorizedOperation::Range(authorized) = operation else {
+                    return Err("a range stays a range".into());
+                };
+                let found = self.node.range(&authorized);
+                let expected = self.oracle.range(&range);
+                equal("range", &found, &expected)
+                    .map_err(|difference| format!("{difference}\n   {range:?}"))
+            }
+        }
+    }
+
+    /// Replays all entries into a node of another shape and goes on with that one.
+    fn restart(&mut self, defect: Defect) -> Checked {
+        let mut node = Node::new(config(&mut self.random, defect));
+        for (number, (entry, hash)) in self.entries.iter().enumerate() {
+            let applied = node.apply(entry.clone());
+            applied.map_err(|error| error.to_string())?;
+            let found = node.coordinator().apply_hash();
+            equal("apply hash", &found, hash)
+                .map_err(|difference| format!("entry {number}: {difference}"))?;
+        }
+        let applied = self.node.coordinator().applied();
+        equal(
+            "applied after replay",
+            &node.coordinator().applied(),
+            &applied,
+        )?;
+        self.counts.replayed += self.entries.len() as u64;
+        self.counts.needs += self.node.needs();
+        self.node = node;
+        Ok(())
+    }
+}
