@@ -266,3 +266,84 @@ impl fmt::Debug for ReceiveBuffer {
         write!(formatter, "ReceiveBuffer({} bytes)", self.len)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_aligned_and_zero() {
+        for len in [0, 1, 4095, 4096, 4097, 100_000] {
+            let buffer = AlignedBuffer::zeroed(len);
+            assert_eq!(buffer.as_ptr() as usize % BLOCK_BYTES, 0);
+            assert_eq!(buffer.len(), len);
+            assert_eq!(buffer.capacity() % BLOCK_BYTES, 0);
+            assert!(buffer.iter().all(|&byte| byte == 0));
+        }
+        let padded = AlignedBuffer::padded_from(b"abc");
+        assert_eq!(
+            (&padded[..3], padded.len(), padded[3]),
+            (&b"abc"[..], BLOCK_BYTES, 0)
+        );
+    }
+
+    #[test]
+    fn a_buffer_may_move_to_another_thread() {
+        let mut buffer = AlignedBuffer::zeroed(10);
+        buffer.fill(3);
+        let thread = std::thread::spawn(move || {
+            buffer.set_len(20);
+            buffer[9] + buffer[19]
+        });
+        assert_eq!(thread.join().unwrap(), 3);
+    }
+
+    #[test]
+    #[should_panic(expected = "above capacity")]
+    fn a_length_stays_within_the_capacity() {
+        AlignedBuffer::zeroed(1).set_len(BLOCK_BYTES + 1);
+    }
+
+    #[test]
+    fn the_pool_gives_memory_back_within_its_bound() {
+        let mut pool = BufferPool::default();
+        let buffer = pool.take(5000);
+        assert_eq!((buffer.len(), buffer.capacity()), (5000, 8192));
+        let address = buffer.as_ptr();
+        pool.give(buffer);
+        assert_eq!(pool.bytes, 8192);
+        let again = pool.take(8192);
+        assert_eq!((again.as_ptr(), pool.bytes), (address, 0));
+        for _ in 0..20 {
+            pool.give(AlignedBuffer::zeroed(1 << 20));
+        }
+        assert_eq!(pool.bytes, POOL_BYTES_MAX);
+        pool.give(pool_sized_wrongly());
+        assert_eq!(pool.bytes, POOL_BYTES_MAX);
+    }
+
+    fn pool_sized_wrongly() -> AlignedBuffer {
+        AlignedBuffer::zeroed(3 * BLOCK_BYTES)
+    }
+
+    #[test]
+    fn chunks_return_to_their_pool() {
+        let pool = ChunkPool::new(64, 2);
+        let filled = pool.filled(pool.take(), 5);
+        let address = filled.as_ptr();
+        assert_eq!(filled.len(), 5);
+        drop(filled);
+        let again = pool.take();
+        assert_eq!(again.as_ptr(), address);
+        let many: Vec<_> = (0..5).map(|_| pool.filled(pool.take(), 64)).collect();
+        drop(many);
+        assert_eq!(
+            pool.shared.free.borrow().len(),
+            2,
+            "no more than its bound is kept"
+        );
+        drop(pool);
+        assert_eq!(&*ReceiveBuffer::from(vec![1, 2]), [1, 2]);
+        assert!(ReceiveBuffer::empty().is_empty());
+    }
+}

@@ -326,4 +326,9 @@ pub trait Driver {
 
     /// Which driver this is.
     fn kind(&self) -> DriverKind;
+
+    /// Why the preferred driver is not the one that runs, if so.
+    fn refusal(&self) -> Option<&str> {
+        None
+    }
 }

@@ -25,18 +25,23 @@
 pub mod buffer;
 pub mod driver;
 mod executor;
+mod fallback;
 mod file;
+mod kernel;
 pub mod mailbox;
 mod net;
+mod run;
 pub mod sim;
 mod task;
 mod time;
+mod uring;
 mod world;
 
 pub use buffer::{AlignedBuffer, BLOCK_BYTES, ReceiveBuffer};
 pub use executor::{Class, PanicPolicy, TurnOutcome};
 pub use file::{File, OpenOptions, WriteError};
 pub use net::{Address, Listener, Signal, Signals, Stream};
+pub use run::{DriverChoice, RunOptions, open_driver, run};
 pub use task::{JoinHandle, Task};
 pub use time::{Elapsed, Sleep, Timestamp};
 pub use world::World;

@@ -176,7 +176,8 @@ impl<T: Send> Sender<T> {
     /// A free slot, or nothing: never waits.
     pub fn try_reserve(&self) -> Option<Permit<'_, T>> {
         let shared = &*self.shared;
-        (!shared.is_closed() && shared.try_reserve()).then_some(Permit {
+        // Built only when it is due: dropping a permit frees a slot.
+        (!shared.is_closed() && shared.try_reserve()).then(|| Permit {
             shared,
             used: false,
         })

@@ -206,3 +206,71 @@ impl Drop for Sleep {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::task::Wake;
+
+    /// Remembers when it was woken last.
+    #[derive(Default)]
+    struct Bell(AtomicU64);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn due_timers_come_in_order_of_deadline_then_registration() {
+        let mut timers = Timers::default();
+        let bells: Vec<_> = (0..4).map(|_| Arc::new(Bell::default())).collect();
+        for (bell, deadline) in bells.iter().zip([5, 3, 5, 9]) {
+            timers.insert(Timestamp(deadline), Arc::clone(bell).into());
+        }
+        assert_eq!(timers.next_deadline(), Some(Timestamp(3)));
+        for expected in [1, 0, 2] {
+            timers.pop_due(Timestamp(5)).unwrap().wake();
+            assert_eq!(
+                bells[expected].0.swap(0, Ordering::Relaxed),
+                1,
+                "bell {expected}"
+            );
+            timers.check();
+        }
+        assert!(timers.pop_due(Timestamp(5)).is_none());
+        assert_eq!(timers.next_deadline(), Some(Timestamp(9)));
+    }
+
+    #[test]
+    fn removed_timers_do_not_pile_up() {
+        let mut timers = Timers::default();
+        let kept = timers.insert(Timestamp(1_000_000), Waker::noop().clone());
+        for round in 0..100_000u64 {
+            let id = timers.insert(Timestamp(round % 977), Waker::noop().clone());
+            assert!(timers.remove(id).is_some());
+            assert!(timers.remove(id).is_none());
+            timers.check();
+            assert!(timers.heap.len() < 200, "{} entries", timers.heap.len());
+        }
+        assert_eq!(timers.len(), 1);
+        assert!(timers.is_live(kept));
+        assert_eq!(timers.next_deadline(), Some(Timestamp(1_000_000)));
+        timers.check();
+    }
+
+    #[test]
+    fn a_slot_used_again_does_not_answer_to_its_old_name() {
+        let mut timers = Timers::default();
+        let old = timers.insert(Timestamp(1), Waker::noop().clone());
+        timers.remove(old);
+        let new = timers.insert(Timestamp(2), Waker::noop().clone());
+        assert_eq!(old.slot, new.slot);
+        assert!(timers.remove(old).is_none());
+        assert!(timers.is_live(new));
+        assert_eq!(timers.next_deadline(), Some(Timestamp(2)));
+    }
+}

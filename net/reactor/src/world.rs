@@ -117,6 +117,11 @@ impl World {
         self.inner.driver.borrow().kind()
     }
 
+    /// Why io_uring was refused, if it was wanted and another driver runs.
+    pub fn driver_refusal(&self) -> Option<String> {
+        self.inner.driver.borrow().refusal().map(str::to_owned)
+    }
+
     // Tasks.
 
     /// Starts a task. A panic in it stops the process (see [`PanicPolicy`]).
@@ -368,6 +373,9 @@ impl World {
     /// Drops all tasks and refuses new ones: the end of the core. Needed because tasks hold the world and it holds them.
     pub fn stop(&self) {
         self.inner.executor.stop();
+        // Streams that send hold the world, and the operation table holds them.
+        let sinks: Vec<_> = self.inner.operations.borrow_mut().abandon_directed();
+        drop(sinks);
         self.inner.unsent.borrow_mut().clear();
     }
 
@@ -514,6 +522,16 @@ impl Operations {
             index: u32::try_from(index).expect("fewer than 2^32 operations"),
             generation,
         }
+    }
+
+    /// Takes the sinks of all directed operations.
+    fn abandon_directed(&mut self) -> Vec<OperationState> {
+        let directed =
+            |slot: &&mut OperationSlot| matches!(slot.state, OperationState::Directed(_));
+        let slots = self.slots.iter_mut().map(|(_, slot)| slot).filter(directed);
+        slots
+            .map(|slot| std::mem::replace(&mut slot.state, OperationState::Abandoned))
+            .collect()
     }
 
     fn slot(&mut self, key: OpKey) -> &mut OperationSlot {

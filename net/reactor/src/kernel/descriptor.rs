@@ -1,0 +1,139 @@
+//! Which descriptor a handle stands for, and when it may be closed.
+//!
+//! Invariants
+//! - a handle is issued once: its slot may be used again, its generation not
+//! - the descriptor stays open while `flying > 0`; once closing, no operation starts on it
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use slab::Slab;
+
+use crate::driver::{Handle, OpKey};
+
+/// Handles of one driver with the driver's own state `S` per handle.
+pub(crate) struct Descriptors<S> {
+    slots: Slab<Descriptor<S>>,
+    generation: u32,
+}
+
+/// An open file, listener or socket.
+pub(crate) struct Descriptor<S> {
+    generation: u32,
+    /// Shared with file threads that use it right now.
+    pub(crate) file: Arc<OwnedFd>,
+    /// Operations in the kernel.
+    pub(crate) flying: u32,
+    /// The `Close` that waits for them.
+    pub(crate) closing: Option<OpKey>,
+    /// A unix socket's file, removed with its listener.
+    pub(crate) socket_file: Option<PathBuf>,
+    pub(crate) state: S,
+}
+
+impl<S> Descriptor<S> {
+    pub(crate) fn raw(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+
+    /// Whether a `Close` can be carried out now.
+    pub(crate) fn is_closable(&self) -> bool {
+        self.closing.is_some() && self.flying == 0
+    }
+}
+
+impl<S> Descriptors<S> {
+    pub(crate) fn new() -> Descriptors<S> {
+        Descriptors {
+            slots: Slab::new(),
+            generation: 0,
+        }
+    }
+
+    pub(crate) fn insert(&mut self, file: OwnedFd, state: S) -> Handle {
+        self.generation = self.generation.wrapping_add(1);
+        let descriptor = Descriptor {
+            generation: self.generation,
+            file: Arc::new(file),
+            flying: 0,
+            closing: None,
+            socket_file: None,
+            state,
+        };
+        let slot = self.slots.insert(descriptor);
+        Handle(u64::from(self.generation) << 32 | slot as u64)
+    }
+
+    /// The descriptor, unless it is closed or closing.
+    pub(crate) fn open(&mut self, handle: Handle) -> io::Result<&mut Descriptor<S>> {
+        match self.find(handle) {
+            Some(descriptor) if descriptor.closing.is_none() => Ok(descriptor),
+            _ => Err(io::Error::from_raw_os_error(libc::EBADF)),
+        }
+    }
+
+    /// The descriptor, also while it is closing.
+    pub(crate) fn find(&mut self, handle: Handle) -> Option<&mut Descriptor<S>> {
+        let slot = handle.0 as u32 as usize;
+        let generation = (handle.0 >> 32) as u32;
+        self.slots
+            .get_mut(slot)
+            .filter(|descriptor| descriptor.generation == generation)
+    }
+
+    pub(crate) fn remove(&mut self, handle: Handle) -> Option<Descriptor<S>> {
+        self.find(handle)?;
+        Some(self.slots.remove(handle.0 as u32 as usize))
+    }
+}
+
+impl<S> Drop for Descriptors<S> {
+    fn drop(&mut self) {
+        for path in self
+            .slots
+            .iter()
+            .filter_map(|(_, descriptor)| descriptor.socket_file.as_ref())
+        {
+            // A successor may have removed it already.
+            std::fs::remove_file(path).ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::wake::new_event;
+
+    #[test]
+    fn a_handle_is_never_reused() {
+        let mut descriptors = Descriptors::new();
+        let first = descriptors.insert(new_event().unwrap().into(), ());
+        assert!(descriptors.open(first).is_ok());
+        descriptors.remove(first).unwrap();
+        let second = descriptors.insert(new_event().unwrap().into(), ());
+        assert_ne!(first, second);
+        assert!(descriptors.open(first).is_err());
+        assert!(descriptors.remove(first).is_none());
+        assert!(descriptors.open(second).is_ok());
+    }
+
+    #[test]
+    fn nothing_starts_on_a_closing_handle() {
+        let mut descriptors = Descriptors::new();
+        let handle = descriptors.insert(new_event().unwrap().into(), ());
+        let descriptor = descriptors.open(handle).unwrap();
+        descriptor.flying = 1;
+        descriptor.closing = Some(OpKey {
+            index: 0,
+            generation: 1,
+        });
+        assert!(!descriptor.is_closable());
+        descriptor.flying = 0;
+        assert!(descriptor.is_closable());
+        assert!(descriptors.open(handle).is_err());
+        assert!(descriptors.find(handle).is_some());
+    }
+}
