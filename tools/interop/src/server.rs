@@ -71,6 +71,8 @@ pub struct Launch {
 
 impl Launch {
     /// A server of `kind` with its data below `directory` and free loopback ports.
+    ///
+    /// With `INTEROP_WITHOUT_IO_URING` set, every server runs where `io_uring_setup` is refused.
     pub fn new(kind: Kind, directory: &Path) -> Self {
         let port = || free_port().unwrap_or_else(|error| panic!("no free port: {error}"));
         Self {
@@ -81,7 +83,10 @@ impl Launch {
             socket_file: None,
             arguments: Vec::new(),
             environment: Vec::new(),
-            wrapper: Vec::new(),
+            wrapper: match std::env::var_os("INTEROP_WITHOUT_IO_URING") {
+                None => Vec::new(),
+                Some(_) => without_io_uring(),
+            },
         }
     }
 
@@ -106,10 +111,18 @@ impl Launch {
         self
     }
 
-    /// Runs the server through another program, which must end by executing it.
+    /// Runs the server where `io_uring_setup` is refused.
     #[must_use]
-    pub fn wrapper(mut self, words: &[&str]) -> Self {
-        self.wrapper = words.iter().map(|&word| word.to_owned()).collect();
+    pub fn without_io_uring(mut self) -> Self {
+        self.wrapper = without_io_uring();
+        self
+    }
+
+    /// Listens on other ports, with the same data.
+    #[must_use]
+    pub fn other_ports(mut self) -> Self {
+        let fresh = Self::new(self.kind, &self.data);
+        (self.client, self.peer) = (fresh.client, fresh.peer);
         self
     }
 
@@ -157,8 +170,7 @@ impl Launch {
                 Err(text) if text.contains("address already in use") => failure = text,
                 Err(text) => panic!("{text}"),
             }
-            let fresh = Self::new(self.kind, &self.data);
-            (self.client, self.peer) = (fresh.client, fresh.peer);
+            self = self.other_ports();
         }
         panic!("{failure}");
     }
@@ -191,6 +203,12 @@ impl Launch {
             started,
         }
     }
+}
+
+/// The program that takes `io_uring_setup` away and then becomes the server.
+fn without_io_uring() -> Vec<String> {
+    let program = crate::programs::root().join("tools/interop/python/without_io_uring.py");
+    vec!["python3".to_owned(), program.display().to_string()]
 }
 
 /// A running server; killed when the value is dropped.
