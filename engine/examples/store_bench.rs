@@ -209,4 +209,17 @@ fn main() {
             black_box(ready(store.delete(revision, key)));
         }
     });
+    let hot = b"/registry/leases/kube-system/hot";
+    let first = newest + keys_64 as i64;
+    report("put, one key over and over", keys_64 / 2, "put", || {
+        for main in first..first + keys_64 as i64 / 2 {
+            let revision = Revision { main, sub: 0 };
+            black_box(ready(store.put(revision, hot, b"holder", LeaseId(7))));
+        }
+    });
+    report("get of its oldest version", 1_000, "get", || {
+        (0..1_000).for_each(|_| {
+            black_box(ready(store.get(hot, first)));
+        });
+    });
 }

@@ -21,6 +21,15 @@ enum Chunk {
 }
 
 impl Chunk {
+    /// Ends filling and gives back the memory that was not filled.
+    fn seal(&mut self) {
+        if let Chunk::Open(bytes) = self {
+            let mut bytes = std::mem::take(bytes);
+            bytes.shrink_to_fit();
+            *self = Chunk::Sealed(Bytes::from(bytes));
+        }
+    }
+
     fn bytes(&self) -> &[u8] {
         match self {
             Chunk::Open(bytes) => bytes,
@@ -107,9 +116,7 @@ impl Segment {
         let has_room = match self.chunks.last_mut() {
             Some((_, Chunk::Open(bytes))) if bytes.len() + len <= bytes.capacity() => true,
             Some((_, chunk)) => {
-                if let Chunk::Open(bytes) = chunk {
-                    *chunk = Chunk::Sealed(Bytes::from(std::mem::take(bytes)));
-                }
+                chunk.seal();
                 false
             }
             None => false,
@@ -126,10 +133,8 @@ impl Segment {
 
     /// Ends appending: the open chunk is sealed as it is.
     pub(super) fn seal(&mut self) {
-        if let Some((_, chunk)) = self.chunks.last_mut()
-            && let Chunk::Open(bytes) = chunk
-        {
-            *chunk = Chunk::Sealed(Bytes::from(std::mem::take(bytes)));
+        if let Some((_, chunk)) = self.chunks.last_mut() {
+            chunk.seal();
         }
     }
 

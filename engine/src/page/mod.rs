@@ -2,7 +2,7 @@
 //!
 //! Owns the bytes of a page: header, fences, slots, heap, and their image on disk. Refuses to know
 //! where pages come from, which pages are resident, and what a leaf's payload means (except that
-//! [`Page::decode`] asks [`crate::mvcc`] whether a payload is well formed). The format is described in
+//! [`Page::decode`] asks `mvcc` whether a payload is well formed). The format is described in
 //! `docs/internals/page.md`.
 //!
 //! ```text

@@ -30,6 +30,12 @@ fn an_empty_store_is_small() {
 }
 
 #[test]
+fn a_store_may_move_to_its_core() {
+    fn is_send<T: Send>(_: &T) {}
+    is_send(&Store::new(StoreConfig::new(0, 1)));
+}
+
+#[test]
 fn versions_count_from_the_creation() {
     let mut store = Store::new(StoreConfig::new(0, 1));
     let first = put(&mut store, 2, "a", "1");
