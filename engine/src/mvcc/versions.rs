@@ -495,7 +495,7 @@ mod tests {
 
     #[test]
     fn garbage_lists_are_refused_or_valid() {
-        for seed in 0..40 {
+        for seed in 0..10 {
             let payload = sample(seed);
             assert!(check_cell(&payload).is_ok());
             for cut in 0..payload.len() {

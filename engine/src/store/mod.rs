@@ -1,8 +1,9 @@
 //! The MVCC store of one shard: what each key was at each revision, and what changed in between.
 //!
-//! Joins the revision tree, the event log and the lease tree. Synchronous and pure: a call that needs
-//! a page or a value which is not in memory answers [`Step::Need`](crate::step::Step::Need) and has changed nothing. Refuses to
-//! know other shards, who may read which revision, and whether a lease exists.
+//! Joins the revision tree, the event log and the lease tree. Synchronous and pure: a call that
+//! needs a page or a value which is not in memory answers [`Step::Need`](crate::step::Step::Need)
+//! and has changed nothing. Refuses to know other shards, who may read which revision, and whether a
+//! lease exists.
 //!
 //! ```text
 //! put → find leaf, overflow page, lease leaves   (may need a load)
