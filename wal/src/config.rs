@@ -81,7 +81,7 @@ impl Config {
         ] {
             assert_eq!(bytes % BLOCK_BYTES, 0, "{name} {bytes} is not whole blocks");
         }
-        assert!(self.record_bytes_max >= HEADER_BYTES as u64 + 1);
+        assert!(self.record_bytes_max > HEADER_BYTES as u64);
         assert!(
             self.segment_bytes >= self.record_bytes_max + BLOCK_BYTES,
             "a record of {} bytes and the footer do not fit a segment of {}",

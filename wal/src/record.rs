@@ -328,3 +328,79 @@ pub fn entries(header: &Header, body: &Bytes) -> Vec<Entry> {
     }
     entries
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn header(wseq: u64) -> Header {
+        Header {
+            kind: Kind::Entries,
+            place: Place {
+                lane: 3,
+                segment: 9,
+                offset: 8192,
+            },
+            lane_generation: 2,
+            wseq,
+            epoch: 4,
+            epoch_start: Index(1),
+            first_index: Index(0),
+            count: 0,
+            body_bytes: 0,
+            prev_term: Term(5),
+            last_term: Term(0),
+            durable_index: Index(6),
+            durable_term: Term(4),
+            commit_hint: Index(3),
+            body_sum: 0,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn records_round_trip(
+            wseq in any::<u64>(),
+            salt in any::<u64>(),
+            payloads in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..600), 1..12),
+            flip in any::<proptest::sample::Index>(),
+        ) {
+            let entries: Vec<Entry> = payloads
+                .into_iter()
+                .zip(7..)
+                .map(|(data, index)| Entry { index: Index(index), term: Term(index / 3), kind: 1, data: data.into() })
+                .collect();
+            let salt = Salt::new(salt);
+            let mut bytes = encode(header(wseq), &entries, salt);
+            let Probe::Header(found) = probe(&bytes, salt) else { panic!("no header") };
+            prop_assert_eq!(found.record_bytes(), bytes.len() as u64);
+            prop_assert!(body_is_intact(&found, &bytes, salt));
+            let end = HEADER_BYTES + found.body_bytes as usize;
+            let body = Bytes::copy_from_slice(&bytes[HEADER_BYTES..end]);
+            prop_assert_eq!(super::entries(&found, &body), entries);
+            let position = flip.index(end);
+            bytes[position] ^= 1;
+            let intact = matches!(probe(&bytes, salt), Probe::Header(h) if body_is_intact(&h, &bytes, salt));
+            prop_assert!(!intact);
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..5000), fix in any::<bool>()) {
+            let mut bytes = bytes;
+            let salt = Salt::new(1);
+            if fix && bytes.len() >= HEADER_BYTES {
+                bytes[..4].copy_from_slice(&MAGIC.to_le_bytes());
+                bytes[4..6].copy_from_slice(&VERSION.to_le_bytes());
+                let sum = crc32c_append(salt.header, &bytes[..SUM_OFFSET]);
+                bytes[SUM_OFFSET..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
+            }
+            if let Probe::Header(header) = probe(&bytes, salt) {
+                body_is_intact(&header, &bytes, salt);
+                entries_fit(&header, &bytes[HEADER_BYTES..]);
+                entries(&header, &Bytes::from(bytes.clone()));
+            }
+            crate::inspect::segment_records(0, 1, &bytes, 1);
+        }
+    }
+}

@@ -709,7 +709,7 @@ impl Wal {
     }
 
     fn prepare_lanes(&mut self, now_nanos: u64, out: &mut Vec<IoRequest>) {
-        if self.stopping != Stopping::Running {
+        if !matches!(self.stopping, Stopping::Running | Stopping::Requested) {
             return;
         }
         let from = out.len();

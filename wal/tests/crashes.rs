@@ -1,5 +1,4 @@
 //! Crash enumeration over the real machines: every submission and completion is cut, recovery is cut again.
-#![cfg(feature = "testing")]
 
 use wal::testing::{Style, World, enumerate};
 

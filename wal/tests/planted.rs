@@ -1,5 +1,4 @@
 //! Every rule taken away is noticed: the proofs can fail.
-#![cfg(feature = "testing")]
 
 use wal::testing::{Bug, FaultCounts, Style, World, enumerate, random_fault, with_planted};
 

@@ -254,3 +254,70 @@ fn get_u64(copy: &[u8], offset: usize) -> u64 {
     bytes.copy_from_slice(&copy[offset..offset + 8]);
     u64::from_le_bytes(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::NewDirectory;
+    use proptest::prelude::*;
+
+    fn superblock() -> Superblock {
+        Superblock::new(&NewDirectory {
+            cluster_id: 1,
+            member_id: 2,
+            salt: 3,
+            shards: 4,
+        })
+    }
+
+    #[test]
+    fn a_newer_version_is_named() {
+        let mut copy = encode(&superblock());
+        put_u32(&mut copy, 8, VERSION + 1);
+        let sum = xxh3_64(&copy[..SUM_OFFSET]);
+        put_u64(&mut copy, SUM_OFFSET, sum);
+        let newer = CopyError::Newer {
+            version: VERSION + 1,
+            features: 0,
+            seq: 1,
+        };
+        assert_eq!(decode(&copy), Err(newer));
+    }
+
+    proptest! {
+        #[test]
+        fn copies_round_trip(numbers in any::<[u64; 12]>(), section in proptest::collection::vec(any::<u8>(), 0..=SECTION_BYTES_MAX), some in any::<bool>(), flip in 0..COPY_BYTES as usize) {
+            let mut content = superblock();
+            content.seq = numbers[0];
+            content.term = Term(numbers[1]);
+            content.vote = if some { Vote::For(numbers[2]) } else { Vote::Unknown };
+            content.lanes[5] = LaneSlot { generation: numbers[3] as u32, state: LaneState::Draining };
+            content.epoch = numbers[4];
+            content.epoch_start = Index(numbers[5].max(1));
+            content.clean = some.then_some(Watermark { index: Index(numbers[6]), term: Term(numbers[7]), epoch: numbers[8] });
+            content.checkpoint_index = Index(numbers[9]);
+            content.salvaged = some.then_some(Salvaged { count: 1, first: Index(numbers[10]), last: Index(numbers[11]) });
+            content.section = section;
+            let mut copy = encode(&content);
+            prop_assert_eq!(decode(&copy), Ok(content));
+            copy[flip] ^= 1;
+            prop_assert!(decode(&copy).is_err());
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..5000), fix in any::<bool>()) {
+            let mut bytes = bytes;
+            if fix {
+                bytes.resize(COPY_BYTES as usize, 7);
+                bytes[..8].copy_from_slice(&MAGIC);
+                put_u32(&mut bytes, 8, VERSION);
+                put_u32(&mut bytes, 12, 0);
+                let sum = xxh3_64(&bytes[..SUM_OFFSET]);
+                put_u64(&mut bytes, SUM_OFFSET, sum);
+            }
+            let outcome = decode(&bytes);
+            prop_assert!(outcome.is_ok() || !outcome.unwrap_err().to_string().is_empty());
+            crate::inspect::superblock_copies(&bytes);
+        }
+    }
+}

@@ -211,7 +211,10 @@ impl World {
             let crash = self.random_crash();
             self.end_life(&crash);
         }
-        self.open().map(drop)
+        self.open()?;
+        let crash = self.random_crash();
+        self.disk.crash(&crash);
+        Ok(())
     }
 
     /// One life, without its end.
@@ -392,7 +395,13 @@ impl World {
                 return Err(format!("log matching broken at {}", entry.index));
             }
             if entry.data != payload(entry.index.0, entry.term.0) {
-                return Err(format!("entry {} has other bytes", entry.index));
+                return Err(format!(
+                    "entry {} of term {} has other bytes: {} of {:?}",
+                    entry.index,
+                    entry.term,
+                    entry.data.len(),
+                    entry.data.first()
+                ));
             }
             log.push(entry.term.0);
         }
@@ -773,6 +782,7 @@ impl World {
                     self.checkpointing = false;
                     self.snapshot_installed();
                     self.durable = self.durable.max(index.0 as usize);
+                    self.commit = self.commit.max(index.0 as usize);
                 }
                 WalEvent::CheckpointIdsReserved { through } => self.ids_reserved = through,
                 WalEvent::Stopped => self.stopped = true,
@@ -818,6 +828,9 @@ pub(super) fn step_opening(opening: &mut Opening, disk: &mut SimDisk, random: &m
 /// Opens whatever is on `disk`, without a check.
 pub(super) fn open_disk(disk: &mut SimDisk, opening: Opening) -> Result<Opened, OpenError> {
     let (mut opening, mut random) = (opening, Random::new(1));
+    // The process before is gone; what it had in flight lands.
+    let fates = disk.writes_in_flight().map(|_| Fate::Kept).collect();
+    disk.crash(&Crash::Kill { fates });
     while step_opening(&mut opening, disk, &mut random) {
         if let Some(outcome) = opening.outcome() {
             return outcome;
