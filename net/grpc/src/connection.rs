@@ -9,7 +9,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::call::Environment;
@@ -59,9 +59,13 @@ pub async fn serve_connection<S, C, IO>(
     };
     match protocol {
         Some(Protocol::Http2) => {
-            http2::serve(environment, Transport::new(io, head.freeze())).await;
+            // Copied, so that the roomy buffer it was read into goes.
+            let replay = Bytes::copy_from_slice(&head);
+            drop(head);
+            Box::pin(http2::serve(environment, Transport::new(io, replay))).await;
         }
-        Some(Protocol::Http1) => http1::serve(environment, io, head, by).await,
+        // Boxed, so that an idle connection does not keep room for the other protocol.
+        Some(Protocol::Http1) => Box::pin(http1::serve(environment, io, head, by)).await,
         None => {}
     }
 }
@@ -123,13 +127,14 @@ pub(crate) async fn read_some<IO: AsyncRead + Unpin>(
     io: &mut IO,
     buffer: &mut BytesMut,
 ) -> io::Result<usize> {
-    let mut space = [0; READ_BYTES];
     poll_fn(|cx| {
-        let mut target = ReadBuf::new(&mut space);
-        Pin::new(&mut *io).poll_read(cx, &mut target).map_ok(|()| {
-            buffer.extend_from_slice(target.filled());
-            target.filled().len()
-        })
+        let known = buffer.len();
+        buffer.resize(known + READ_BYTES, 0);
+        let mut target = ReadBuf::new(&mut buffer[known..]);
+        let result = Pin::new(&mut *io).poll_read(cx, &mut target);
+        let count = target.filled().len();
+        buffer.truncate(known + count);
+        result.map_ok(|()| count)
     })
     .await
 }

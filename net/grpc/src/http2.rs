@@ -16,6 +16,7 @@ use h2::{Ping, PingPong, Reason};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::call::{Call, End, Environment, Finished, NEVER};
+use crate::connection::until;
 use crate::frame::{AssemblyBudget, Frame};
 use crate::service::{Clock, Limits, Service};
 use crate::transport::{Traffic, Transport};
@@ -52,11 +53,11 @@ where
     let traffic = transport.traffic();
     let limits = Rc::clone(&environment.limits);
     let handshake = builder(&limits).handshake::<_, Frame>(transport);
-    // The preface is here already, so this waits for nothing but the socket's buffer.
+    // The preface is here already, so this waits for nothing but the socket's buffer. Boxed, so that
+    // its room is given back afterwards.
     let timeout = environment.clock.now_nanos() + nanos(limits.preface_timeout);
-    let Some(Ok(connection)) =
-        crate::connection::until(&environment.clock, timeout, handshake).await
-    else {
+    let handshake = Box::pin(until(&environment.clock, timeout, handshake)).await;
+    let Some(Ok(connection)) = handshake else {
         return;
     };
     let mut driver = Driver::new(environment, connection, traffic);

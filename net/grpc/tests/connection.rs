@@ -9,6 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use grpc::{Clock, Limits};
 use http::Request;
+use proptest::collection::vec;
+use proptest::prelude::*;
 use support::{
     World, answer, call, check_refused, client, client_of, flagged, framed, request, server,
 };
@@ -840,4 +842,38 @@ fn a_slow_http1_head_is_given_up() {
         world.sleep(2 * SECOND).await;
         assert!(world.is_finished(server.task));
     });
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_a_connection_panic(
+        preface in any::<bool>(),
+        // Frames with plausible heads reach deeper than plain noise.
+        frames in vec((0u8..11, any::<u8>(), 0u8..4, vec(any::<u8>(), 0..40)), 0..20),
+        noise in vec(any::<u8>(), 0..60),
+    ) {
+        let mut bytes = Vec::new();
+        if preface {
+            bytes.extend(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+            for (kind, flags, stream, payload) in frames {
+                bytes.extend([0, 0, payload.len() as u8, kind, flags, 0, 0, 0, stream]);
+                bytes.extend(payload);
+            }
+        }
+        bytes.extend(noise);
+        let world = World::default();
+        world.clone().run(async move {
+            let (server, mut io) = server(&world, Limits::default());
+            for piece in bytes.chunks(17) {
+                if io.write_all(piece).await.is_err() {
+                    break;
+                }
+                world.sleep(1).await;
+            }
+            drop(io);
+            world.sleep(100 * SECOND).await;
+            assert!(world.is_finished(server.task));
+            assert_eq!(server.seen.running.get(), 0);
+        });
+    }
 }
