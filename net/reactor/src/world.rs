@@ -23,6 +23,10 @@ use crate::time::{Elapsed, Sleep, Timers, Timestamp};
 const POOLED_VECTORS_MAX: usize = 64;
 const POOLED_BYTES_MAX: usize = 64 << 10;
 
+/// How long an address in use is waited for, and between attempts.
+const ADDRESS_WAIT: Duration = Duration::from_secs(1);
+const ADDRESS_RETRY_PAUSE: Duration = Duration::from_millis(5);
+
 /// One core: cheap to clone, never leaves its thread.
 #[derive(Clone)]
 pub struct World {
@@ -277,15 +281,29 @@ impl World {
     // Sockets and signals.
 
     /// Listens on an address; port 0 lets the kernel choose.
+    ///
+    /// An address in use is tried again for a second: the kernel takes a killed process's ring apart in the
+    /// background, and until then its listener stays.
+    ///
+    /// # Errors
+    /// Of the system calls.
     pub async fn listen(&self, address: &Address) -> io::Result<Listener> {
-        match self
-            .operate(Op::Listen {
-                address: address.clone(),
-            })
-            .await
-        {
-            Outcome::Listening(result) => Ok(Listener::new(self.clone(), result?)),
-            other => unexpected(&other),
+        let deadline = self.now() + ADDRESS_WAIT;
+        loop {
+            match self
+                .operate(Op::Listen {
+                    address: address.clone(),
+                })
+                .await
+            {
+                Outcome::Listening(Err(error))
+                    if error.kind() == io::ErrorKind::AddrInUse && self.now() < deadline =>
+                {
+                    self.sleep(ADDRESS_RETRY_PAUSE).await;
+                }
+                Outcome::Listening(result) => return Ok(Listener::new(self.clone(), result?)),
+                other => unexpected(&other),
+            }
         }
     }
 

@@ -92,6 +92,7 @@ fn child() {
     match role.as_str() {
         "signals" => run(&options(driver), play_signals).unwrap(),
         "writer" => run(&options(driver), |world| play_writer(world, path)).unwrap(),
+        "listener" => run(&options(driver), |world| play_listener(world, path)).unwrap(),
         "heir" => play_heir(&path),
         "crowd" => run(&options(driver), play_crowd).unwrap(),
         other => panic!("no role {other}"),
@@ -368,5 +369,34 @@ fn exhausted_descriptors_are_waited_out() {
         let mut player = Player::start("crowd", driver, Path::new(""));
         player.expect("all accepted");
         assert!(player.child.wait().unwrap().success());
+    }
+}
+
+async fn play_listener(world: World, path: std::path::PathBuf) {
+    let address = Address::Tcp(path.to_str().unwrap().parse().unwrap());
+    let listener = world.listen(&address).await.unwrap();
+    say(&format!("at {}", listener.local_address()));
+    loop {
+        let stream = listener.accept().await.unwrap();
+        world.spawn(Class::Request, async move {
+            tokio::io::AsyncReadExt::read_u8(&mut { stream }).await.ok();
+        });
+    }
+}
+
+#[test]
+fn the_address_of_a_killed_process_is_free_soon() {
+    for driver in DRIVERS {
+        // An ephemeral port that was free a moment ago.
+        let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = probe.local_addr().unwrap();
+        drop(probe);
+        for _ in 0..5 {
+            let mut player = Player::start("listener", driver, Path::new(&address.to_string()));
+            player.expect(&format!("at {address}"));
+            let _client = std::net::TcpStream::connect(address).unwrap();
+            player.signal(libc::SIGKILL);
+            player.child.wait().unwrap();
+        }
     }
 }

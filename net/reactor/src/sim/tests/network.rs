@@ -143,7 +143,8 @@ fn addresses_decide_who_is_reached() {
         }
         std::future::pending::<()>().await;
     });
-    simulation.run_for(Duration::from_secs(1));
+    // An address in use is tried again for a second.
+    simulation.run_for(Duration::from_secs(3));
     let bound = bound.take();
     assert_eq!(bound.len(), 3);
     run_on(&mut simulation, client, |world| async move {
