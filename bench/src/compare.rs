@@ -33,10 +33,18 @@ pub enum Metric {
     ServerCpu,
     /// Calls per second.
     Rate,
+    /// Resident memory of the server at the end of the cell.
+    Memory,
 }
 
 impl Metric {
-    const ALL: [Self; 4] = [Self::P50, Self::P99, Self::ServerCpu, Self::Rate];
+    const ALL: [Self; 5] = [
+        Self::P50,
+        Self::P99,
+        Self::ServerCpu,
+        Self::Rate,
+        Self::Memory,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -44,6 +52,7 @@ impl Metric {
             Self::P99 => "p99 µs",
             Self::ServerCpu => "server CPU µs/call",
             Self::Rate => "calls/s",
+            Self::Memory => "server MiB",
         }
     }
 
@@ -53,6 +62,9 @@ impl Metric {
             Self::P99 => outcome.latency_micros(99.0),
             Self::ServerCpu => outcome.server_micros_per_operation().unwrap_or(f64::NAN),
             Self::Rate => outcome.rate(),
+            Self::Memory => outcome
+                .server_memory
+                .map_or(f64::NAN, |memory| memory.resident_bytes as f64 / 1048576.0),
         }
     }
 

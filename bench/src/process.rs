@@ -15,7 +15,7 @@ const TICKS_PER_SECOND: u64 = 100;
 /// # Errors
 /// The process does not exist.
 pub fn cpu_time(pid: u32) -> io::Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let stat = read(pid, "stat")?;
     // The name in parentheses may hold anything; fields are counted behind it.
     let ticks: u64 = stat
         .rsplit(')')
@@ -27,6 +27,11 @@ pub fn cpu_time(pid: u32) -> io::Result<Duration> {
         .filter_map(|field| field.parse::<u64>().ok())
         .sum();
     Ok(ticks_to_time(ticks))
+}
+
+fn read(pid: u32, name: &str) -> io::Result<String> {
+    fs::read_to_string(format!("/proc/{pid}/{name}"))
+        .map_err(|error| io::Error::new(error.kind(), format!("process {pid}: {error}")))
 }
 
 /// Memory of a process in bytes.
@@ -43,7 +48,7 @@ pub struct Memory {
 /// # Errors
 /// The process does not exist.
 pub fn memory(pid: u32) -> io::Result<Memory> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let status = read(pid, "status")?;
     let kibibytes = |name: &str| {
         status
             .lines()

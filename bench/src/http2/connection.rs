@@ -191,8 +191,11 @@ impl Connection {
     /// # Errors
     /// The connection was refused or the socket could not be prepared.
     pub fn open(address: &Address) -> io::Result<Self> {
+        let socket = Socket::open(address).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot reach {address:?}: {error}"))
+        })?;
         let mut connection = Self {
-            socket: Socket::open(address)?,
+            socket,
             input: vec![0; READ_BYTES],
             input_begin: 0,
             input_end: 0,
