@@ -32,8 +32,9 @@ fn budget() -> f64 {
 
 #[test]
 fn the_engine_is_a_sequential_etcd() {
-    let counts = run_for(1, Duration::from_secs_f64(30.0 * budget()));
-    println!("model: {counts:?}");
+    let counts = run_for(1, Duration::from_secs_f64(40.0 * budget()));
+    let operations = counts.requests + counts.reads + counts.replayed;
+    println!("model: {operations} operations: {counts:?}");
     assert!(counts.needs > 0, "nothing was ever missing");
     assert!(counts.replayed > 0, "nothing was ever replayed");
 }

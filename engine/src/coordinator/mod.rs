@@ -341,3 +341,6 @@ impl Coordinator {
         xxhash_rust::xxh3::xxh3_64(&bytes)
     }
 }
+
+#[cfg(test)]
+mod tests;

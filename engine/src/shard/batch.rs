@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
+
 use crate::command::*;
 use crate::defect::Defect;
 use crate::read;
@@ -350,7 +352,7 @@ impl Shard {
 
     fn delete(
         &mut self,
-        key: &[u8],
+        key: &Bytes,
         prev_kv: bool,
         revision: Revision,
         tally: &mut Tally,
@@ -396,7 +398,7 @@ fn no_deletes() -> Reply {
 /// Reads one key; without `values` the value stays empty.
 pub(super) fn read_key(
     store: &mut Store,
-    key: &[u8],
+    key: &Bytes,
     at: i64,
     values: bool,
 ) -> Step<Option<KeyValue>> {
@@ -406,10 +408,10 @@ pub(super) fn read_key(
     let value = if values {
         ready!(store.value(version.loc))
     } else {
-        bytes::Bytes::new()
+        Bytes::new()
     };
     Step::Ready(Some(KeyValue {
-        key: bytes::Bytes::copy_from_slice(key),
+        key: key.clone(),
         value,
         create_revision: version.create,
         mod_revision: version.modified.main,
@@ -429,7 +431,7 @@ fn look(store: &mut Store, probe: Probe<'_>, at: i64) -> Step<bool> {
             let value = if matches!(compare.target, CompareTarget::Value(_)) {
                 ready!(store.value(version.loc))
             } else {
-                bytes::Bytes::new()
+                Bytes::new()
             };
             let stored = Stored {
                 version: version.version,

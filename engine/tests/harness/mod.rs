@@ -94,7 +94,7 @@ pub(crate) fn run(seed: u64, defect: Defect) -> Result<Counts, String> {
         for _ in 0..run.random.below(6) {
             run.read()?;
         }
-        if run.random.one_in(60) {
+        if run.random.one_in(90) {
             run.restart(defect)?;
         }
     }
@@ -160,6 +160,10 @@ impl Run {
                 return Ok(published);
             }
             equal("applied", &self.node.coordinator().applied(), &before)?;
+            let readable = self.oracle.compact_revision() <= before.revision;
+            if readable && self.random.one_in(12) {
+                self.read_while_busy(before.revision)?;
+            }
         }
     }
 
@@ -302,12 +306,29 @@ impl Run {
         }
     }
 
+    /// Reads the published state while shards are ahead of it.
+    fn read_while_busy(&mut self, published: i64) -> Checked {
+        self.counts.reads += 1;
+        let range = Range {
+            revision: published,
+            ..self.workload.range(&self.oracle)
+        };
+        let operation = authorized(Operation::Range(range.clone()));
+        let AuthorizedOperation::Range(authorized) = operation else {
+            return Err("a range stays a range".into());
+        };
+        let found = self.node.range(&authorized);
+        equal("busy range", &found, &self.oracle.range(&range))
+            .map_err(|difference| format!("{difference}\n   {range:?}"))
+    }
+
     /// Replays all entries into a node of another shape and goes on with that one.
     fn restart(&mut self, defect: Defect) -> Checked {
         let mut node = Node::new(config(&mut self.random, defect));
         for (number, (entry, hash)) in self.entries.iter().enumerate() {
             let applied = node.apply(entry.clone());
-            applied.map_err(|error| error.to_string())?;
+            let applied = applied.map_err(|error| error.to_string())?;
+            self.counts.replayed += applied.outcomes.len() as u64;
             let found = node.coordinator().apply_hash();
             equal("apply hash", &found, hash)
                 .map_err(|difference| format!("entry {number}: {difference}"))?;
@@ -318,7 +339,6 @@ impl Run {
             &node.coordinator().applied(),
             &applied,
         )?;
-        self.counts.replayed += self.entries.len() as u64;
         self.counts.needs += self.node.needs();
         self.node = node;
         Ok(())
