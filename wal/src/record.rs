@@ -9,6 +9,7 @@ use crate::planted::{Bug, planted};
 use crate::{BLOCK_BYTES, whole_blocks};
 use bytes::Bytes;
 use crc32c::{crc32c, crc32c_append};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Length of a record's header, in bytes.
 pub const HEADER_BYTES: usize = 128;
@@ -76,7 +77,7 @@ pub struct Header {
     /// Known committed up to here. A hint: it is no evidence.
     pub commit_hint: Index,
     /// Checksum of the body.
-    pub body_sum: u32,
+    pub body_sum: u64,
 }
 
 impl Header {
@@ -103,7 +104,7 @@ impl Header {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Salt {
     header: u32,
-    body: u32,
+    body: u64,
 }
 
 impl Salt {
@@ -118,11 +119,17 @@ impl Salt {
         if planted(Bug::NoSalt) {
             return Salt { header: 0, body: 0 };
         }
-        let bytes = salt.to_le_bytes();
         Salt {
-            header: crc32c(&bytes),
-            body: crc32c_append(!crc32c(&bytes), b"body"),
+            header: crc32c(&salt.to_le_bytes()),
+            body: salt,
         }
+    }
+
+    /// Checksum of a body. Not a CRC: bodies that differ by a unit with its own CRC-32C (a value that holds a
+    /// log of another program, say) would have equal ones, and a torn write over the older of two such
+    /// records would pass for the newer.
+    fn body_sum(self, body: &[u8]) -> u64 {
+        xxh3_64_with_seed(body, self.body)
     }
 }
 
@@ -151,7 +158,7 @@ pub fn encode(mut header: Header, entries: &[Entry], salt: Salt) -> Vec<u8> {
         record.extend_from_slice(&head);
         record.extend_from_slice(&entry.data);
     }
-    header.body_sum = crc32c_append(salt.body, &record[HEADER_BYTES..]);
+    header.body_sum = salt.body_sum(&record[HEADER_BYTES..]);
     header.body_bytes = u32::try_from(body_bytes).expect("a record is far below 4 GiB");
     header.count = entries.len() as u32;
     if let (Some(first), Some(last)) = (entries.first(), entries.last()) {
@@ -185,12 +192,12 @@ fn encode_header(header: &Header, salt: Salt, out: &mut [u8]) {
         (88, header.durable_index.0),
         (96, header.durable_term.0),
         (104, header.commit_hint.0),
+        (112, header.body_sum),
     ] {
         out[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
     }
     out[64..68].copy_from_slice(&header.count.to_le_bytes());
     out[68..72].copy_from_slice(&header.body_bytes.to_le_bytes());
-    out[112..116].copy_from_slice(&header.body_sum.to_le_bytes());
     let sum = crc32c_append(salt.header, &out[..SUM_OFFSET]);
     out[SUM_OFFSET..].copy_from_slice(&sum.to_le_bytes());
 }
@@ -264,7 +271,7 @@ fn decode_header(block: &[u8]) -> Option<Header> {
         durable_index: Index(u64_at(88)),
         durable_term: Term(u64_at(96)),
         commit_hint: Index(u64_at(104)),
-        body_sum: u32_at(112),
+        body_sum: u64_at(112),
     };
     let entries = u64::from(header.count);
     let fits = match kind {
@@ -284,7 +291,7 @@ fn decode_header(block: &[u8]) -> Option<Header> {
 pub fn body_is_intact(header: &Header, record: &[u8], salt: Salt) -> bool {
     let end = HEADER_BYTES + header.body_bytes as usize;
     record.len() >= end
-        && crc32c_append(salt.body, &record[HEADER_BYTES..end]) == header.body_sum
+        && salt.body_sum(&record[HEADER_BYTES..end]) == header.body_sum
         && entries_fit(header, &record[HEADER_BYTES..end])
 }
 
@@ -356,6 +363,20 @@ mod tests {
             commit_hint: Index(3),
             body_sum: 0,
         }
+    }
+
+    /// Two values that differ by a unit with its own CRC have equal CRCs; their records must not.
+    #[test]
+    fn values_with_their_own_checksum_do_not_collide() {
+        let unit = |byte: u8| {
+            let mut unit = vec![byte; 64];
+            unit.extend(crc32c(&unit).to_le_bytes());
+            unit
+        };
+        let (one, other) = (unit(1), unit(2));
+        assert_eq!(crc32c(&one), crc32c(&other));
+        let salt = Salt::new(7);
+        assert_ne!(salt.body_sum(&one), salt.body_sum(&other));
     }
 
     proptest! {
