@@ -44,6 +44,13 @@ fn acknowledged_and_watched_puts_survive_kills() {
         let seen = watch.end();
 
         server = launch.start();
+        if server.age() > 5 * RESTART {
+            println!(
+                "cycle {cycle}: restarted in {:?}:\n{}",
+                server.age(),
+                server.log()
+            );
+        }
         slowest = slowest.max(server.age());
         check_restart(&server, acknowledged.len() + acked.len());
         let stored = stored(&server, &prefix);
@@ -201,8 +208,7 @@ impl Watch {
 
     /// Ends the watch and returns the keys it has printed.
     fn end(mut self) -> Vec<String> {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.stop();
         let printed = fs::read_to_string(&self.output).unwrap();
         let lines: Vec<&str> = printed.lines().collect();
         lines
@@ -210,6 +216,20 @@ impl Watch {
             .filter(|event| event[0] == "PUT" && event[1] == event[2])
             .map(|event| event[1].to_owned())
             .collect()
+    }
+}
+
+impl Watch {
+    fn stop(&mut self) {
+        // Both fail only when the process has ended already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

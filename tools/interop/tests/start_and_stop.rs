@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use interop::programs::{Kind, etcd_program};
@@ -288,23 +288,41 @@ fn listening_ports(pid: u32) -> Vec<u16> {
         .collect()
 }
 
+/// A watch of everything by etcdctl, ended with the value.
+struct Watch(Child);
+
+impl Watch {
+    fn start(server: &Server, output: &Path) -> Self {
+        let child = Command::new(etcd_program("etcdctl"))
+            .arg(format!("--endpoints={}", server.endpoint()))
+            .args(["watch", "--prefix", "", "--rev=1"])
+            .stdin(Stdio::null())
+            .stdout(fs::File::create(output).unwrap())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // Both fail only when the process has ended already.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
 #[test]
 fn a_stop_with_open_watches_is_clean_and_quick() {
     for signal in [Signal::TERM, Signal::INT] {
         let directory = TemporaryDirectory::new();
         let mut server = Launch::new(Kind::under_test(), directory.path()).start();
         put_and_get(&server);
-        let mut watches: Vec<_> = (0..3)
+        let watches: Vec<Watch> = (0..3)
             .map(|number| {
                 let output = directory.path().join(format!("watch-{number}"));
-                Command::new(etcd_program("etcdctl"))
-                    .arg(format!("--endpoints={}", server.endpoint()))
-                    .args(["watch", "--prefix", "", "--rev=1"])
-                    .stdin(Stdio::null())
-                    .stdout(fs::File::create(output).unwrap())
-                    .stderr(Stdio::null())
-                    .spawn()
-                    .unwrap()
+                Watch::start(&server, &output)
             })
             .collect();
         // etcd waits for ever for a connection that has not said a byte.
@@ -315,10 +333,7 @@ fn a_stop_with_open_watches_is_clean_and_quick() {
         server.signal(signal);
         let status = server.wait(Duration::from_secs(20)).unwrap();
         let took = asked.elapsed();
-        for watch in &mut watches {
-            watch.kill().unwrap();
-            watch.wait().unwrap();
-        }
+        drop(watches);
         drop(idle);
         if ringd {
             assert!(status.success(), "{signal:?}: {status}\n{}", server.log());
