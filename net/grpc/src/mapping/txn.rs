@@ -192,9 +192,8 @@ impl<'a> Intervals<'a> {
             && before_end.position().0 >= start
         {
             start = before;
-            end = later(end, before_end);
         }
-        // Whatever starts inside the new interval becomes a part of it.
+        // Whatever starts inside the widened interval becomes a part of it.
         while let Some((&inner, &inner_end)) = self.0.range(start..).next()
             && inner <= end.position().0
         {
@@ -301,4 +300,51 @@ fn convert_compare(message: CompareMessage) -> Result<Compare, Status> {
         relation,
         target,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key() -> impl Strategy<Value = Bytes> {
+        vec(0u8..3, 0..3).prop_map(Bytes::from)
+    }
+
+    fn covers(delete: &DeleteRangeRequest, key: &[u8]) -> bool {
+        if delete.range_end.is_empty() {
+            return delete.key == key;
+        }
+        delete.key <= key && key < delete.range_end.as_ref()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3000))]
+
+        #[test]
+        fn a_union_covers_what_its_parts_cover(
+            first in vec((key(), key()), 0..6),
+            second in vec((key(), key()), 0..6),
+            keys in vec(key(), 20),
+        ) {
+            let deletes = |parts: Vec<(Bytes, Bytes)>| -> Vec<DeleteRangeRequest> {
+                let delete = |(key, range_end)| DeleteRangeRequest { key, range_end, prev_kv: false };
+                parts.into_iter().map(delete).collect()
+            };
+            let (first, second) = (deletes(first), deletes(second));
+            let mut union = Intervals::default();
+            first.iter().for_each(|delete| union.insert(delete));
+            let mut other = Intervals::default();
+            second.iter().for_each(|delete| other.insert(delete));
+            union.absorb(other);
+            for key in keys {
+                let expected = first.iter().chain(&second).any(|delete| covers(delete, &key));
+                prop_assert_eq!(union.contains(&key), expected);
+            }
+            let ends: Vec<_> = union.0.iter().collect();
+            prop_assert!(ends.windows(2).all(|pair| pair[0].1.position().0 < *pair[1].0));
+        }
+    }
 }
