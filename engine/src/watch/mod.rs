@@ -376,12 +376,11 @@ impl WatchHub {
     /// Asks for a progress note for the whole stream: sent once everything up to `applied` is
     /// published and all its watchers are synced. A stream without watchers gets none.
     pub fn request_progress(&mut self, stream: StreamId, applied: i64) {
-        if let Some(state) = self.streams.get_mut(&stream)
-            && !state.watchers.is_empty()
-        {
-            state.progress_requested = Some(applied);
-            self.wake(stream);
-        }
+        let Some(state) = self.streams.get_mut(&stream) else {
+            return;
+        };
+        state.progress_requested = (!state.watchers.is_empty()).then_some(applied);
+        self.wake(stream);
     }
 
     /// A progress interval has passed: watchers that want progress and were shown nothing since
@@ -467,6 +466,33 @@ impl WatchHub {
         }
         for stream in std::mem::take(&mut self.progress_waiting) {
             self.wake(stream);
+        }
+    }
+
+    /// What was to be published is compacted already: whoever has not seen it falls behind, and is told
+    /// by its next poll.
+    pub fn skip_to_compacted(&mut self) {
+        let from = self.published + 1;
+        let to = self.compact_revision.max(from) - 1;
+        let mut behind = Vec::new();
+        for (slot, watcher) in self.watchers.iter_mut().enumerate() {
+            let Some(watcher) = watcher else { continue };
+            if watcher.position == Position::Synced && watcher.spec.start_revision <= to {
+                watcher.position = Position::Behind {
+                    from: from.max(watcher.spec.start_revision),
+                };
+                behind.push(WatcherKey {
+                    slot: slot as u32,
+                    generation: watcher.generation,
+                });
+            }
+        }
+        self.publish(to, Vec::new());
+        self.tail.clear();
+        self.tail_bytes = 0;
+        self.tail_from = to + 1;
+        for key in behind {
+            self.enqueue(key);
         }
     }
 
@@ -559,7 +585,7 @@ impl WatchHub {
                 })
             }
             Position::Pending { from } if from >= tail_from => {
-                let (events, next) = self.from_tail(key, from, bytes_max);
+                let (events, next) = self.tail_events(key, from, bytes_max);
                 let watcher = self.watcher_mut(key)?;
                 watcher.shown |= !events.is_empty();
                 watcher.position = match next {
@@ -629,6 +655,11 @@ impl WatchHub {
         })
     }
 
+    /// Nobody brings the answer of this catch-up: the watcher asks again with the next poll.
+    pub fn abandon_catch_up(&mut self, query: &CatchUp) {
+        self.enqueue(query.watcher);
+    }
+
     /// The history that a catch-up asked for is compacted: the watcher is gone.
     pub fn catch_up_compacted(&mut self, query: &CatchUp) -> Option<Output> {
         let id = self.watcher(query.watcher)?.id;
@@ -667,7 +698,7 @@ impl WatchHub {
     }
 
     /// Events of a watcher in the tail from `from` on, and the first revision left out.
-    fn from_tail(
+    fn tail_events(
         &self,
         key: WatcherKey,
         from: i64,
@@ -752,6 +783,9 @@ impl WatchHub {
 
 fn wanted(spec: &WatchSpec, event: &Event) -> bool {
     event.revision.main >= spec.start_revision
-        && !(event.tombstone && spec.no_delete)
-        && !(!event.tombstone && spec.no_put)
+        && !if event.tombstone {
+            spec.no_delete
+        } else {
+            spec.no_put
+        }
 }

@@ -223,6 +223,10 @@ impl World {
                 }
             }
             Output::CatchUp(query) => {
+                if self.draw.below(8) == 0 {
+                    self.hub.abandon_catch_up(&query);
+                    return;
+                }
                 let output = if query.from < self.compacted {
                     self.hub.catch_up_compacted(&query)
                 } else {

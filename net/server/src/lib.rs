@@ -1,1 +1,21 @@
-//! Under construction.
+//! The server: joins the pure cores to the edge.
+//!
+//! Reading order: [`config`] (what is asked for), [`serve`] (the process), [`node`] (a running member),
+//! [`shards`] and [`disk`] (what executes the engine's and the log's requests), [`services`] (the
+//! client API). Nothing depends on this crate but the binary `ringd` and the simulator, which runs
+//! the same [`node::Node`] on simulated worlds.
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod disk;
+pub mod exit;
+pub mod identity;
+pub mod inspect;
+pub mod local;
+pub mod log;
+pub mod node;
+pub mod peer;
+pub mod salvage;
+pub mod serve;
+pub mod services;
+pub mod shards;

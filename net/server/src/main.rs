@@ -1,2 +1,92 @@
-//! Under construction.
-fn main() {}
+//! The binary: reads the command line and runs what it asks for.
+
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use reactor::{DriverChoice, RunOptions};
+use ringd::config::{self, Config, IoDriver, LogLevel, Request};
+use ringd::exit::{self, Exit};
+use ringd::log::Logger;
+use ringd::{inspect, salvage, serve};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = match arguments.first().map(String::as_str) {
+        Some("inspect") => inspect::run(&arguments[1..]),
+        Some("salvage") => salvage::run(&arguments[1..]),
+        _ => run_server(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => {
+            eprintln!("ringd: {}", exit.message);
+            ExitCode::from(exit.code as u8)
+        }
+    }
+}
+
+fn run_server(arguments: &[String]) -> Result<(), Exit> {
+    let environment: Vec<(String, String)> = std::env::vars().collect();
+    match config::parse(arguments, &environment) {
+        Ok(Request::Help) => {
+            print!("{}", config::help());
+            Ok(())
+        }
+        Ok(Request::Version) => {
+            println!("etcd Version: {}", ringd::services::ETCD_VERSION);
+            println!("ringd Version: {}", env!("CARGO_PKG_VERSION"));
+            println!("Rust Version: {}", env!("CARGO_PKG_RUST_VERSION"));
+            println!(
+                "OS/Arch: {}/{}",
+                std::env::consts::OS,
+                std::env::consts::ARCH
+            );
+            Ok(())
+        }
+        Ok(Request::Serve(config)) => run_member(*config),
+        Err(errors) => Err(Exit::config(format!(
+            "{errors}\n(ringd --help lists the flags)"
+        ))),
+    }
+}
+
+fn run_member(config: Config) -> Result<(), Exit> {
+    let driver = match config.io_driver {
+        IoDriver::Auto => DriverChoice::Auto,
+        IoDriver::Uring => DriverChoice::Uring,
+        IoDriver::Fallback => DriverChoice::Fallback,
+    };
+    let options = RunOptions {
+        driver,
+        ..RunOptions::default()
+    };
+    let (level, output) = (config.log_level, config.log_output);
+    let result = reactor::run(&options, move |world| {
+        let clock = world.clone();
+        let logger = Rc::new(Logger::new(level, output, move || clock.unix_time()));
+        if let Some(reason) = world.driver_refusal() {
+            logger.warn(
+                "io_uring is not available: using epoll and threads",
+                &[("reason", reason.into())],
+            );
+        }
+        async move {
+            let result = serve::serve(world, config, logger.clone()).await;
+            if let Err(exit) = &result {
+                logger.line(
+                    LogLevel::Fatal,
+                    &exit.message,
+                    &[("exit-code", exit.code.into())],
+                );
+            }
+            result
+        }
+    });
+    match result {
+        Ok(result) => result,
+        Err(error) => Err(Exit {
+            code: exit::SYSTEM,
+            message: error.to_string(),
+        }),
+    }
+}

@@ -1,0 +1,134 @@
+use super::*;
+
+fn arguments(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+fn serve(line: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+    let environment: Vec<_> = environment
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect();
+    match parse(&arguments(line), &environment)? {
+        Request::Serve(config) => Ok(*config),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refused(line: &str, part: &str) {
+    let error = serve(line, &[]).unwrap_err().to_string();
+    assert!(error.contains(part), "{line}: {error}");
+}
+
+#[test]
+fn no_flags_are_a_working_node_on_loopback() {
+    let config = serve("", &[]).unwrap();
+    assert_eq!(config.data_dir, PathBuf::from("default.etcd"));
+    assert_eq!(
+        config.listen_client_urls[0].as_str(),
+        "http://localhost:2379"
+    );
+    assert_eq!(config.quota_bytes, Some(QUOTA_BYTES_DEFAULT));
+    assert_eq!(config.max_request_bytes, 1_572_864);
+}
+
+#[test]
+fn go_grammar() {
+    let config = serve(
+        "-name a --data-dir=/d -log-level warn --quota-backend-bytes 8589934592 \
+         --watch-progress-notify-interval 1s --pre-vote --strict-reconfig-check=true \
+         --snapshot-count 10000 --compact-hash-check-time 60s",
+        &[
+            ("ETCD_MAX_TXN_OPS", "256"),
+            ("ETCD_VERSION", "x"),
+            ("ETCD_NOPE", "1"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.name, "a");
+    assert_eq!(config.log_level, LogLevel::Warn);
+    assert_eq!(config.quota_bytes, Some(8_589_934_592));
+    assert_eq!(config.max_txn_ops, 256);
+    assert_eq!(config.watch_progress_interval, Duration::from_secs(1));
+    assert_eq!(config.warnings.len(), 1);
+}
+
+#[test]
+fn the_command_line_of_kubernetes_tests() {
+    let config = serve(
+        "--data-dir /d --listen-client-urls unix:///d/etcd.sock --advertise-client-urls \
+         http://127.0.0.111:0 --listen-peer-urls http://127.0.0.1:0 -log-level warn \
+         --quota-backend-bytes 8589934592 --watch-progress-notify-interval 1s",
+        &[],
+    )
+    .unwrap();
+    assert_eq!(
+        config.listen_client_urls[0].endpoint().unwrap(),
+        url::Endpoint::Unix("/d/etcd.sock".into())
+    );
+}
+
+#[test]
+fn refused_by_name() {
+    refused("--cert-file x", "--cert-file=x is refused: TLS");
+    refused(
+        "--initial-cluster a=http://1.1.1.1:1,b=http://1.1.1.2:1 --name a",
+        "several members",
+    );
+    refused(
+        "--listen-client-urls https://1.1.1.1:1 --advertise-client-urls http://1.1.1.1:1",
+        "TLS",
+    );
+    refused("--unsafe-no-fsync", "never acknowledges");
+    refused("--data-dirr x", "did you mean --data-dir?");
+    refused("--experimental-memory-mlock", "now --memory-mlock");
+    refused("--discovery x", "v2 discovery");
+    refused(
+        "--listen-client-urls http://127.0.0.1:1",
+        "--advertise-client-urls is required",
+    );
+    refused("--max-request-bytes 99999999", "out of range");
+    refused(
+        "--heartbeat-interval 500 --election-timeout 1000",
+        "5 times",
+    );
+    refused("--election-timeout 60000", "too long");
+    refused("put a b", "'put' is not a valid flag");
+    refused("--name", "needs an argument");
+    refused(
+        "--initial-cluster default=http://localhost:9",
+        "does not match",
+    );
+    refused("--watch-progress-notify-interval 1ms", "below");
+    refused("--auto-tls", "TLS");
+    refused("--io-driver x", "not one of auto, io_uring, fallback");
+}
+
+#[test]
+fn all_mistakes_at_once() {
+    let errors = serve("--nope --cert-file x --max-txn-ops many", &[]).unwrap_err();
+    assert_eq!(errors.0.len(), 3, "{errors}");
+}
+
+#[test]
+fn flag_and_variable_conflict() {
+    let error = serve("--name a", &[("ETCD_NAME", "b")])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("conflicting environment variable \"ETCD_NAME\""),
+        "{error}"
+    );
+}
+
+#[test]
+fn version_and_help_win_over_mistakes() {
+    assert!(matches!(
+        parse(&arguments("--version"), &[]),
+        Ok(Request::Version)
+    ));
+    assert!(matches!(
+        parse(&arguments("-h --nope"), &[]),
+        Ok(Request::Help)
+    ));
+}

@@ -1,0 +1,364 @@
+//! The disk of one member: executes the I/O requests that the pure machines emit.
+//!
+//! Owns the open files of the data directory. Orders nothing by itself: a request starts when all
+//! the requests it names in `after` have succeeded, and is dropped without an answer when one of them
+//! failed. A write and the sync that follows it alone become one linked operation.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use reactor::{AlignedBuffer, Class, File, OpenOptions, World, WriteError};
+use wal::io::{Directory, FileName, IoFailure, IoId, IoOperation, IoOutput, IoRequest, Priority};
+
+use crate::local::Flag;
+
+/// What became of one request.
+pub type IoResult = Result<IoOutput, IoFailure>;
+
+/// Executes requests in the data directory `root`.
+#[derive(Clone)]
+pub struct Disk(Rc<Shared>);
+
+struct Shared {
+    world: World,
+    root: PathBuf,
+    state: RefCell<State>,
+    /// Raised when a completion waits to be taken.
+    completed: Rc<Flag>,
+    buffered: Cell<bool>,
+    lock_holder: RefCell<Option<String>>,
+}
+
+#[derive(Default)]
+struct State {
+    files: BTreeMap<FileName, File>,
+    /// Requests that are started or wait; an id that is in neither set has succeeded.
+    outstanding: BTreeSet<IoId>,
+    failed: BTreeSet<IoId>,
+    waiting: Vec<IoRequest>,
+    completions: VecDeque<(IoId, IoResult)>,
+}
+
+impl Disk {
+    /// A disk whose completions raise `completed`.
+    pub fn new(world: World, root: PathBuf, completed: Rc<Flag>) -> Disk {
+        Disk(Rc::new(Shared {
+            world,
+            root,
+            state: RefCell::default(),
+            completed,
+            buffered: Cell::new(false),
+            lock_holder: RefCell::default(),
+        }))
+    }
+
+    /// Whether some file could not be opened for direct I/O and is served buffered.
+    pub fn is_buffered(&self) -> bool {
+        self.0.buffered.get()
+    }
+
+    /// Who holds the file that could not be locked, if that happened.
+    pub fn lock_holder(&self) -> Option<String> {
+        self.0.lock_holder.borrow().clone()
+    }
+
+    /// Takes requests over; those whose dependencies are met start at once.
+    pub fn submit(&self, requests: &mut Vec<IoRequest>) {
+        let mut requests = requests.drain(..).peekable();
+        while let Some(request) = requests.next() {
+            self.0.state.borrow_mut().outstanding.insert(request.id);
+            let pair = requests.next_if(|next| is_sync_of(next, &request));
+            if let Some(sync) = &pair {
+                self.0.state.borrow_mut().outstanding.insert(sync.id);
+            }
+            match (self.is_ready(&request), pair) {
+                (true, Some(sync)) => self.start_write_and_sync(request, sync.id),
+                (true, None) => self.start(request),
+                (false, pair) => {
+                    let mut state = self.0.state.borrow_mut();
+                    state.waiting.push(request);
+                    state.waiting.extend(pair);
+                }
+            }
+        }
+    }
+
+    /// The next completion, in the order in which they happened.
+    pub fn next_completion(&self) -> Option<(IoId, IoResult)> {
+        self.0.state.borrow_mut().completions.pop_front()
+    }
+
+    fn is_ready(&self, request: &IoRequest) -> bool {
+        let state = self.0.state.borrow();
+        request
+            .after
+            .iter()
+            .all(|id| !state.outstanding.contains(id) && !state.failed.contains(id))
+    }
+
+    fn start(&self, request: IoRequest) {
+        let disk = self.clone();
+        let class = match request.priority {
+            Priority::Urgent => Class::Consensus,
+            Priority::Background => Class::Background,
+        };
+        drop(self.0.world.spawn(class, async move {
+            let result = disk.execute(request.operation).await;
+            disk.finish(request.id, result);
+        }));
+    }
+
+    fn start_write_and_sync(&self, write: IoRequest, sync: IoId) {
+        let disk = self.clone();
+        drop(self.0.world.spawn(Class::Consensus, async move {
+            let IoOperation::Write { file, offset, data } = write.operation else {
+                return;
+            };
+            let file = match disk.file(&file) {
+                Ok(file) => file,
+                Err(error) => return disk.finish_pair(write.id, sync, Err(error), Ok(())),
+            };
+            let buffer = disk.buffer_of(&data);
+            match file.write_at_and_sync(buffer, offset).await {
+                Ok(buffer) => {
+                    disk.0.world.recycle(buffer);
+                    disk.finish_pair(write.id, sync, Ok(()), Ok(()));
+                }
+                Err(WriteError::Write { error, .. }) => {
+                    disk.finish_pair(write.id, sync, Err(failure(error)), Ok(()));
+                }
+                Err(WriteError::Sync { error, .. }) => {
+                    disk.finish_pair(write.id, sync, Ok(()), Err(failure(error)));
+                }
+            }
+        }));
+    }
+
+    /// Ends a linked pair; a sync whose write failed is dropped without an answer.
+    fn finish_pair(
+        &self,
+        write: IoId,
+        sync: IoId,
+        written: Result<(), IoFailure>,
+        synced: Result<(), IoFailure>,
+    ) {
+        if written.is_err() {
+            let mut state = self.0.state.borrow_mut();
+            state.outstanding.remove(&sync);
+            state.failed.insert(sync);
+        }
+        let was_written = written.is_ok();
+        self.finish(write, written.map(|()| IoOutput::None));
+        if was_written {
+            self.finish(sync, synced.map(|()| IoOutput::None));
+        }
+    }
+
+    fn finish(&self, id: IoId, result: IoResult) {
+        let mut ready = Vec::new();
+        {
+            let mut state = self.0.state.borrow_mut();
+            state.outstanding.remove(&id);
+            if result.is_err() {
+                state.failed.insert(id);
+            }
+            state.completions.push_back((id, result));
+            let mut index = 0;
+            while index < state.waiting.len() {
+                let request = &state.waiting[index];
+                if request.after.iter().any(|id| state.failed.contains(id)) {
+                    let request = state.waiting.remove(index);
+                    state.outstanding.remove(&request.id);
+                    state.failed.insert(request.id);
+                    index = 0;
+                } else if request
+                    .after
+                    .iter()
+                    .any(|id| state.outstanding.contains(id))
+                {
+                    index += 1;
+                } else {
+                    ready.push(state.waiting.remove(index));
+                }
+            }
+        }
+        for request in ready {
+            self.start(request);
+        }
+        self.0.completed.raise();
+    }
+
+    fn file(&self, name: &FileName) -> Result<File, IoFailure> {
+        self.0
+            .state
+            .borrow()
+            .files
+            .get(name)
+            .cloned()
+            .ok_or(IoFailure::NotFound)
+    }
+
+    fn path(&self, name: &FileName) -> PathBuf {
+        self.0.root.join(name.path())
+    }
+
+    fn directory(&self, directory: &Directory) -> PathBuf {
+        self.0.root.join(directory.path())
+    }
+
+    async fn execute(&self, operation: IoOperation) -> IoResult {
+        let world = &self.0.world;
+        match operation {
+            IoOperation::CreateDirectory(directory) => {
+                world
+                    .create_dir_all(&self.directory(&directory))
+                    .await
+                    .map_err(failure)?;
+                Ok(IoOutput::None)
+            }
+            IoOperation::List(directory) => {
+                match world.list_dir(&self.directory(&directory)).await {
+                    Ok(names) => Ok(IoOutput::Listing(names)),
+                    Err(error) => Err(failure(error)),
+                }
+            }
+            IoOperation::Create { file, len } => {
+                let options = OpenOptions {
+                    create_new: true,
+                    len_to_reserve: Some(len),
+                    ..data_file()
+                };
+                self.open(&file, options).await?;
+                Ok(IoOutput::None)
+            }
+            IoOperation::Open { file } => {
+                let length = self.open(&file, data_file()).await?;
+                Ok(IoOutput::Length(length))
+            }
+            IoOperation::Read { file, offset, len } => {
+                let file = self.file(&file)?;
+                let bytes = file.read_at(len as usize, offset).await.map_err(failure)?;
+                Ok(IoOutput::Bytes(bytes))
+            }
+            IoOperation::Write { file, offset, data } => {
+                let file = self.file(&file)?;
+                let buffer = self.buffer_of(&data);
+                self.recycled(file.write_at(buffer, offset).await)?;
+                Ok(IoOutput::None)
+            }
+            IoOperation::Sync { file } => {
+                self.file(&file)?.sync_data().await.map_err(failure)?;
+                Ok(IoOutput::None)
+            }
+            IoOperation::SyncDirectory(directory) => {
+                world
+                    .sync_dir(&self.directory(&directory))
+                    .await
+                    .map_err(failure)?;
+                Ok(IoOutput::None)
+            }
+            IoOperation::Rename { from, to } => self.rename(from, to).await,
+            IoOperation::Delete { file } => {
+                self.0.state.borrow_mut().files.remove(&file);
+                world
+                    .remove_file(&self.path(&file))
+                    .await
+                    .map_err(failure)?;
+                Ok(IoOutput::None)
+            }
+        }
+    }
+
+    fn buffer_of(&self, data: &[u8]) -> AlignedBuffer {
+        let mut buffer = self.0.world.buffer(data.len());
+        buffer.copy_from_slice(data);
+        buffer
+    }
+
+    fn recycled<E: Into<io::Error>>(
+        &self,
+        written: Result<AlignedBuffer, E>,
+    ) -> Result<(), IoFailure> {
+        match written {
+            Ok(buffer) => {
+                self.0.world.recycle(buffer);
+                Ok(())
+            }
+            Err(error) => Err(failure(error.into())),
+        }
+    }
+
+    async fn open(&self, name: &FileName, options: OpenOptions) -> Result<u64, IoFailure> {
+        let file = match self.0.world.open(&self.path(name), options).await {
+            Ok(file) => file,
+            Err(error) => {
+                if error.kind() == io::ErrorKind::ResourceBusy {
+                    *self.0.lock_holder.borrow_mut() = Some(error.to_string());
+                }
+                return Err(failure(error));
+            }
+        };
+        if !file.is_direct() {
+            self.0.buffered.set(true);
+        }
+        let length = file.len().await.map_err(failure)?;
+        self.0.state.borrow_mut().files.insert(*name, file);
+        Ok(length)
+    }
+
+    async fn rename(&self, from: FileName, to: FileName) -> IoResult {
+        let paths = (self.path(&from), self.path(&to));
+        self.0
+            .world
+            .rename(&paths.0, &paths.1)
+            .await
+            .map_err(failure)?;
+        let mut state = self.0.state.borrow_mut();
+        if let Some(file) = state.files.remove(&from) {
+            state.files.insert(to, file);
+        }
+        Ok(IoOutput::None)
+    }
+
+    /// The data directory.
+    pub fn root(&self) -> &Path {
+        &self.0.root
+    }
+}
+
+/// How a file of the data directory is opened.
+fn data_file() -> OpenOptions {
+    OpenOptions {
+        read: true,
+        write: true,
+        direct: true,
+        lock: true,
+        ..OpenOptions::default()
+    }
+}
+
+/// Whether `sync` is the sync of `write`'s file that waits for that write alone.
+fn is_sync_of(sync: &IoRequest, write: &IoRequest) -> bool {
+    match (&write.operation, &sync.operation) {
+        (IoOperation::Write { file, .. }, IoOperation::Sync { file: synced }) => {
+            file == synced && sync.after.len() == 1 && sync.after[0] == write.id
+        }
+        _ => false,
+    }
+}
+
+fn failure(error: io::Error) -> IoFailure {
+    match error.kind() {
+        io::ErrorKind::NotFound => IoFailure::NotFound,
+        io::ErrorKind::AlreadyExists => IoFailure::Exists,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => IoFailure::NoSpace,
+        io::ErrorKind::ResourceBusy => IoFailure::Locked,
+        _ => IoFailure::Other {
+            errno: error.raw_os_error().unwrap_or(0),
+            text: error.to_string(),
+        },
+    }
+}

@@ -1,0 +1,93 @@
+//! How the process ends: a code that scripts can tell apart, and a sentence.
+//!
+//! The codes are those of BSD's sysexits, documented in `docs/OPERATIONS.md`.
+
+use wal::OpenError;
+
+use crate::node::StartError;
+
+/// An end that is not a success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// Exit code of the process.
+    pub code: i32,
+    /// What happened, where, and what to do.
+    pub message: String,
+}
+
+/// Wrong flags or configuration.
+pub const USAGE: i32 = 64;
+/// Damaged or foreign data: nothing was changed.
+pub const DATA: i32 = 65;
+/// An address or a directory is in use.
+pub const UNAVAILABLE: i32 = 69;
+/// A bug.
+pub const INTERNAL: i32 = 70;
+/// The system refuses a resource.
+pub const SYSTEM: i32 = 71;
+/// A write or flush failed: what was acknowledged is durable, and nothing more was acknowledged.
+pub const IO: i32 = 74;
+
+impl Exit {
+    /// Wrong flags.
+    pub fn config(message: impl Into<String>) -> Exit {
+        Exit {
+            code: USAGE,
+            message: message.into(),
+        }
+    }
+
+    /// Something is in use.
+    pub fn unavailable(message: impl Into<String>) -> Exit {
+        Exit {
+            code: UNAVAILABLE,
+            message: message.into(),
+        }
+    }
+
+    /// The system refuses a resource.
+    pub fn system(message: impl Into<String>) -> Exit {
+        Exit {
+            code: SYSTEM,
+            message: message.into(),
+        }
+    }
+
+    /// A bug.
+    pub fn internal(message: impl Into<String>) -> Exit {
+        Exit {
+            code: INTERNAL,
+            message: message.into(),
+        }
+    }
+
+    /// A write or flush of the log failed.
+    pub fn log_failed(what: String) -> Exit {
+        Exit {
+            code: IO,
+            message: format!(
+                "the log failed: {what}. Nothing has been acknowledged since. Check the disk, then start \
+                 again: the start reads back what is durable"
+            ),
+        }
+    }
+}
+
+impl From<StartError> for Exit {
+    fn from(error: StartError) -> Exit {
+        let code = match &error {
+            StartError::Directory { .. } => SYSTEM,
+            StartError::Locked { .. } => UNAVAILABLE,
+            StartError::Foreign { .. } => DATA,
+            StartError::Log {
+                error: OpenError::Io { .. },
+                ..
+            } => IO,
+            StartError::Log { .. } => DATA,
+        };
+        Exit {
+            code,
+            message: error.to_string(),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Leases of a member: deadlines live here, in the leader's memory, on the monotonic clock; grants,
+//! revokes and expiries travel through the log.
+
+use engine::command::{Command, LEASES_PER_EXPIRE_MAX, LeaseId};
+use engine::lease::LeaseChange;
+use engine::read::LeaseKeysRead;
+
+use super::{Node, State, WriteError};
+use bytes::Bytes;
+
+/// What is known of one lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseStatus {
+    /// Seconds it was granted for.
+    pub granted_ttl: i64,
+    /// Seconds left, rounded up to what a client may rely on.
+    pub remaining_ttl: i64,
+}
+
+impl Node {
+    pub(super) fn take_lease_changes(&self, changes: &[LeaseChange]) {
+        if changes.is_empty() {
+            return;
+        }
+        let now = self.0.world.now().nanos();
+        let mut leases = self.0.leases.borrow_mut();
+        for change in changes {
+            match *change {
+                LeaseChange::Granted { id, ttl } => leases.granted(id, ttl, now),
+                LeaseChange::Revoked { id } => leases.revoked(id),
+            }
+        }
+        self.0.lease_work.raise();
+    }
+
+    /// Renews a lease; its TTL in seconds, or `None` if there is no such lease.
+    pub fn keep_alive(&self, id: LeaseId) -> Option<i64> {
+        let now = self.0.world.now().nanos();
+        self.0.leases.borrow_mut().renew(id, now)
+    }
+
+    /// What is known of a lease.
+    pub fn lease_status(&self, id: LeaseId) -> Option<LeaseStatus> {
+        let now = self.0.world.now().nanos();
+        let leases = self.0.leases.borrow();
+        let granted_ttl = leases.granted_ttl(id)?;
+        let remaining_ttl = leases.remaining_seconds(id, now)?;
+        Some(LeaseStatus {
+            granted_ttl,
+            remaining_ttl,
+        })
+    }
+
+    /// Ids of all leases, ascending.
+    pub fn leases(&self) -> Vec<LeaseId> {
+        self.0.leases.borrow().ids()
+    }
+
+    /// Keys attached to a lease, in key order.
+    ///
+    /// # Errors
+    /// `Stopped` when the node ends meanwhile.
+    pub async fn keys_of_lease(&self, id: LeaseId) -> Result<Vec<Bytes>, WriteError> {
+        let mut read = LeaseKeysRead::new(id, self.0.shards.count());
+        while let Some((shard, request)) = read.poll() {
+            let reply = self.ask(shard, request).await?;
+            read.on_reply(shard, reply);
+        }
+        Ok(read.finish())
+    }
+
+    /// Proposes the expiry of leases when their deadline has passed, in groups.
+    pub(super) async fn run_leases(&self) {
+        loop {
+            if self.0.state.get() > State::Serving {
+                return;
+            }
+            if self.0.state.get() == State::Serving {
+                let now = self.0.world.now().nanos();
+                let due = self.0.leases.borrow_mut().due(now, LEASES_PER_EXPIRE_MAX);
+                if !due.is_empty() {
+                    self.expire(due).await;
+                    continue;
+                }
+            }
+            let deadline = self.0.leases.borrow().next_deadline();
+            wait_for(&self.0.world, &self.0.lease_work, deadline).await;
+        }
+    }
+
+    /// One expiry command; leases of a command that did not get through are due again.
+    async fn expire(&self, ids: Vec<LeaseId>) {
+        let command = Command::LeaseExpire { ids: ids.clone() };
+        if let Err(error) = self.write_as_member(command).await {
+            self.0.logger.warn(
+                "lease expiry was not taken and is tried again",
+                &[
+                    ("leases", ids.len().into()),
+                    ("error", format!("{error:?}").into()),
+                ],
+            );
+            let now = self.0.world.now().nanos();
+            self.0.leases.borrow_mut().expiry_failed(&ids, now);
+        }
+    }
+}
+
+/// Waits until `flag` is raised or the monotonic clock reaches `deadline_nanos`.
+pub(super) async fn wait_for(
+    world: &reactor::World,
+    flag: &crate::local::Flag,
+    deadline_nanos: Option<u64>,
+) {
+    let Some(nanos) = deadline_nanos else {
+        flag.wait().await;
+        return;
+    };
+    let mut sleep = world.sleep_until(reactor::Timestamp(nanos));
+    let mut raised = flag.wait();
+    std::future::poll_fn(|context| {
+        use std::future::Future;
+        let slept = std::pin::Pin::new(&mut sleep).poll(context).is_ready();
+        if slept || std::pin::Pin::new(&mut raised).poll(context).is_ready() {
+            return std::task::Poll::Ready(());
+        }
+        std::task::Poll::Pending
+    })
+    .await;
+}

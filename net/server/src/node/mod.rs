@@ -1,0 +1,467 @@
+//! A running member: its pipeline, its reads, its leases and its watches, behind one handle.
+//!
+//! The handle is what the services of the edge and the simulator call. The only way in for a
+//! client's request is [`Node::execute`], which takes nothing but an [`Authorized`] operation.
+
+mod leases;
+mod members;
+mod open;
+mod reads;
+mod sequencer;
+mod watches;
+
+pub use leases::LeaseStatus;
+pub use members::Member;
+pub(crate) use open::run_opening;
+pub use open::{NodeOptions, StartError};
+pub use sequencer::{WriteError, WriteOutcome};
+pub use watches::WatchStream;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use engine::auth::{Authorized, AuthorizedOperation};
+use engine::command::{AlarmKind, Command, CommandError, Operation, Reply, TxnOperation};
+use engine::coordinator::{Applied, Published};
+use engine::lease_clock::LeaseClock;
+use reactor::{Class, World};
+
+use crate::identity::Identity;
+use crate::local::{Changed, Flag, one_shot};
+use crate::log::Logger;
+use crate::shards::Shards;
+use leases::wait_for;
+use sequencer::{Sequencer, TurnEffects};
+
+/// How often requests without an outcome are looked for.
+const TIMEOUT_SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A running member; cheap to clone, lives on its core.
+#[derive(Clone)]
+pub struct Node(Rc<Inner>);
+
+struct Inner {
+    world: World,
+    options: NodeOptions,
+    identity: Identity,
+    logger: Rc<Logger>,
+    shards: Rc<Shards>,
+    sequencer: RefCell<Sequencer>,
+    /// Raised when the pipeline has something to do.
+    work: Rc<Flag>,
+    applied: Cell<Applied>,
+    compact_revision: Cell<i64>,
+    raft_term: Cell<u64>,
+    leads: Cell<bool>,
+    state: Cell<State>,
+    changed: Changed,
+    failure: RefCell<Option<String>>,
+    leases: RefCell<LeaseClock>,
+    lease_work: Flag,
+    watches: watches::Watches,
+    disk_full: Cell<bool>,
+    alarm_proposed: Cell<bool>,
+}
+
+/// Where a node is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum State {
+    /// Replaying and electing.
+    Starting,
+    /// Answering.
+    Serving,
+    /// Finishing what was taken.
+    Stopping,
+    /// The log is closed.
+    Stopped,
+    /// A write or flush failed.
+    Failed,
+}
+
+/// What goes into every answer's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Cluster id.
+    pub cluster_id: u64,
+    /// Member id.
+    pub member_id: u64,
+    /// Store revision.
+    pub revision: i64,
+    /// Raft term.
+    pub raft_term: u64,
+}
+
+/// An operation's answer.
+pub struct Answer {
+    /// Its header.
+    pub header: Header,
+    /// The answer proper.
+    pub reply: Reply,
+}
+
+/// Figures of a member, for Status and health.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Who leads; 0 if unknown.
+    pub leader: u64,
+    /// Committed index.
+    pub raft_index: u64,
+    /// Applied index.
+    pub applied_index: u64,
+    /// Bytes of the database.
+    pub size_bytes: u64,
+    /// Bytes that are live.
+    pub size_in_use_bytes: u64,
+    /// The quota, if there is one.
+    pub quota_bytes: Option<u64>,
+    /// Raised alarms.
+    pub alarms: Vec<(u64, AlarmKind)>,
+}
+
+impl Node {
+    /// The core this node lives on.
+    pub fn world(&self) -> &World {
+        &self.0.world
+    }
+
+    /// Settings.
+    pub fn options(&self) -> &NodeOptions {
+        &self.0.options
+    }
+
+    /// Ids of the member and its cluster.
+    pub fn identity(&self) -> Identity {
+        self.0.identity
+    }
+
+    /// Where to log.
+    pub fn logger(&self) -> &Rc<Logger> {
+        &self.0.logger
+    }
+
+    /// A header at the newest visible revision.
+    pub fn header(&self) -> Header {
+        self.header_at(self.0.applied.get().revision)
+    }
+
+    fn header_at(&self, revision: i64) -> Header {
+        Header {
+            cluster_id: self.0.identity.cluster_id,
+            member_id: self.0.identity.member_id,
+            revision,
+            raft_term: self.0.raft_term.get(),
+        }
+    }
+
+    /// Executes an operation.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; a write that timed out may still take effect.
+    pub async fn execute(&self, operation: Authorized<Operation>) -> Result<Answer, WriteError> {
+        match operation.split() {
+            AuthorizedOperation::Write(command) => {
+                self.check_quota(&command)?;
+                self.write(&command).await
+            }
+            AuthorizedOperation::Range(range) => self.range(&range).await,
+            AuthorizedOperation::ReadTxn(txn) => self.read_txn(&txn).await,
+        }
+    }
+
+    /// Sends a command through the log and waits for its outcome.
+    async fn write(&self, command: &Authorized<Command>) -> Result<Answer, WriteError> {
+        if self.0.state.get() > State::Serving {
+            return Err(WriteError::Stopped);
+        }
+        let (responder, waiting) = one_shot();
+        let submitted = self.0.sequencer.borrow_mut().submit(command, responder);
+        if let Err((error, _responder)) = submitted {
+            return Err(error);
+        }
+        self.0.work.raise();
+        let outcome = waiting.await.ok_or(WriteError::Stopped)??;
+        match outcome.result {
+            Ok(reply) => Ok(Answer {
+                header: self.header_at(outcome.revision),
+                reply,
+            }),
+            Err(error) => Err(WriteError::Command(error)),
+        }
+    }
+
+    /// Refuses what would grow the store beyond its quota, and raises the alarm.
+    fn check_quota(&self, command: &Command) -> Result<(), WriteError> {
+        let cost = growth_bytes(command);
+        if cost == 0 {
+            return Ok(());
+        }
+        let over = self
+            .0
+            .options
+            .quota_bytes
+            .is_some_and(|quota| self.0.shards.sizes().bytes + cost > quota);
+        if over || self.0.disk_full.get() {
+            self.raise_no_space();
+            return Err(WriteError::Command(CommandError::NoSpace));
+        }
+        Ok(())
+    }
+
+    /// Proposes the NOSPACE alarm, once at a time.
+    fn raise_no_space(&self) {
+        let member = self.0.identity.member_id;
+        let raised = {
+            let sequencer = self.0.sequencer.borrow();
+            sequencer
+                .coordinator()
+                .alarms()
+                .iter()
+                .any(|alarm| alarm == (member, AlarmKind::NoSpace))
+        };
+        if raised || self.0.alarm_proposed.replace(true) {
+            return;
+        }
+        let node = self.clone();
+        let task = self.0.world.spawn(Class::Consensus, async move {
+            let alarm = Command::Alarm {
+                activate: true,
+                member,
+                alarm: Some(AlarmKind::NoSpace),
+            };
+            if node.write_as_member(alarm).await.is_ok() {
+                node.0
+                    .logger
+                    .warn("alarm raised", &[("alarm", "NOSPACE".into())]);
+            }
+            node.0.alarm_proposed.set(false);
+        });
+        drop(task);
+    }
+
+    /// Waits until the node answers, or has failed.
+    ///
+    /// # Errors
+    /// What failed.
+    pub async fn ready(&self) -> Result<(), String> {
+        self.0
+            .changed
+            .until(|| self.0.state.get() >= State::Serving)
+            .await;
+        match self.0.failure.borrow().clone() {
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until a write or flush has failed, and says which.
+    pub async fn failed(&self) -> String {
+        self.0
+            .changed
+            .until(|| self.0.state.get() == State::Failed)
+            .await;
+        self.0.failure.borrow().clone().unwrap_or_default()
+    }
+
+    /// Finishes what was taken, closes the log and returns once it is durable.
+    pub async fn stop(&self) {
+        if self.0.state.get() < State::Stopping {
+            self.0.state.set(State::Stopping);
+        }
+        self.0.watches.wake_all();
+        let idle = || self.0.state.get() == State::Failed || !self.0.sequencer.borrow().is_busy();
+        self.0.work.raise();
+        self.0.changed.until(idle).await;
+        if self.0.state.get() == State::Failed {
+            return;
+        }
+        self.0.sequencer.borrow_mut().stop();
+        self.0.work.raise();
+        self.0
+            .changed
+            .until(|| self.0.state.get() >= State::Stopped)
+            .await;
+    }
+
+    /// Whether the node finishes or has ended.
+    pub fn is_stopping(&self) -> bool {
+        self.0.state.get() >= State::Stopping
+    }
+
+    /// What is visible.
+    pub fn applied(&self) -> Applied {
+        self.0.applied.get()
+    }
+
+    /// Reads below this revision are refused; 0 before the first compaction.
+    pub fn compact_revision(&self) -> i64 {
+        self.0.compact_revision.get()
+    }
+
+    /// Chain over the effects of all applied entries.
+    pub fn apply_hash(&self) -> u64 {
+        self.0.sequencer.borrow().coordinator().apply_hash()
+    }
+
+    /// Figures.
+    pub fn status(&self) -> Status {
+        let sizes = self.0.shards.sizes();
+        let sequencer = self.0.sequencer.borrow();
+        let raft = sequencer.raft_status();
+        Status {
+            leader: raft.leader.map_or(0, |member| member.0),
+            raft_index: raft.commit.0,
+            applied_index: sequencer.applied().index,
+            size_bytes: sizes.bytes,
+            size_in_use_bytes: sizes.bytes_in_use,
+            quota_bytes: self.0.options.quota_bytes,
+            alarms: sequencer.coordinator().alarms().iter().collect(),
+        }
+    }
+
+    /// Raised alarms.
+    pub fn alarms(&self) -> Vec<(u64, AlarmKind)> {
+        self.0
+            .sequencer
+            .borrow()
+            .coordinator()
+            .alarms()
+            .iter()
+            .collect()
+    }
+
+    /// Whether a leader is known.
+    pub fn has_leader(&self) -> bool {
+        self.0.leads.get()
+    }
+
+    /// Starts the tasks of a node that was put together.
+    fn start(&self) {
+        let node = self.clone();
+        drop(
+            self.0
+                .world
+                .spawn(Class::Consensus, async move { node.run_pipeline().await }),
+        );
+        let node = self.clone();
+        drop(
+            self.0
+                .world
+                .spawn(Class::Background, async move { node.run_timeouts().await }),
+        );
+        let node = self.clone();
+        drop(
+            self.0
+                .world
+                .spawn(Class::Request, async move { node.run_leases().await }),
+        );
+        let node = self.clone();
+        drop(
+            self.0
+                .world
+                .spawn(Class::Request, async move { node.run_watches().await }),
+        );
+        self.0.work.raise();
+    }
+
+    /// The pipeline's task: runs it whenever there is something to do.
+    async fn run_pipeline(&self) {
+        loop {
+            let (effects, deadline) = {
+                let mut sequencer = self.0.sequencer.borrow_mut();
+                let effects = sequencer.turn(self.0.world.now().nanos());
+                (effects, sequencer.next_deadline())
+            };
+            self.take_effects(effects);
+            if matches!(self.0.state.get(), State::Stopped | State::Failed) {
+                return;
+            }
+            wait_for(&self.0.world, &self.0.work, deadline).await;
+        }
+    }
+
+    fn take_effects(&self, effects: TurnEffects) {
+        let state = self.0.state.get();
+        for published in effects.published {
+            self.take_published(published);
+        }
+        if effects.role_changed {
+            let status = self.0.sequencer.borrow().raft_status();
+            self.0.raft_term.set(status.term.0);
+            self.0.leads.set(status.leader.is_some());
+        }
+        if effects.disk_full && !self.0.disk_full.replace(true) {
+            self.0.logger.error(
+                "the disk is full: only deletes and compaction are taken",
+                &[],
+            );
+            self.raise_no_space();
+        }
+        if let Some(what) = effects.poisoned {
+            *self.0.failure.borrow_mut() = Some(what);
+            self.0.state.set(State::Failed);
+            self.0.watches.wake_all();
+        } else if effects.stopped {
+            self.0.state.set(State::Stopped);
+        } else if state == State::Starting && self.is_caught_up() {
+            self.0.state.set(State::Serving);
+            self.0.leases.borrow_mut().start(self.0.world.now().nanos());
+            self.0.lease_work.raise();
+        }
+        if state != State::Serving || self.0.state.get() != state {
+            self.0.changed.notify();
+        }
+    }
+
+    /// Leads, has committed an entry of its own term, and everything committed is visible.
+    fn is_caught_up(&self) -> bool {
+        let mut sequencer = self.0.sequencer.borrow_mut();
+        sequencer
+            .read_index()
+            .is_some_and(|index| sequencer.applied().index >= index)
+    }
+
+    fn take_published(&self, published: Published) {
+        self.0.applied.set(published.applied);
+        if let Some(revision) = published.compacted {
+            self.0.compact_revision.set(revision);
+        }
+        self.take_lease_changes(&published.lease_changes);
+        self.0.watches.published(&published);
+    }
+
+    /// Ends the wait of requests that have no outcome after the request timeout.
+    async fn run_timeouts(&self) {
+        while self.0.state.get() <= State::Serving {
+            self.0.world.sleep(TIMEOUT_SWEEP_INTERVAL).await;
+            let now = self.0.world.now().nanos();
+            let timeout = self.0.options.request_timeout.as_nanos() as u64;
+            self.0
+                .sequencer
+                .borrow_mut()
+                .time_out(now.saturating_sub(timeout));
+        }
+    }
+}
+
+/// What a command may add to the store, in etcd's estimate; 0 for what frees or leaves it.
+fn growth_bytes(command: &Command) -> u64 {
+    const PER_PUT_BYTES: u64 = 256;
+    const PER_LEASE_BYTES: u64 = 64;
+    fn of_branch(operations: &[TxnOperation]) -> u64 {
+        operations
+            .iter()
+            .map(|operation| match operation {
+                TxnOperation::Put(put) => PER_PUT_BYTES + (put.key.len() + put.value.len()) as u64,
+                TxnOperation::Txn(txn) => of_branch(&txn.success).max(of_branch(&txn.failure)),
+                TxnOperation::Range(_) | TxnOperation::DeleteRange(_) => 0,
+            })
+            .sum()
+    }
+    match command {
+        Command::Put(put) => PER_PUT_BYTES + (put.key.len() + put.value.len()) as u64,
+        Command::Txn(txn) => of_branch(&txn.success).max(of_branch(&txn.failure)),
+        Command::LeaseGrant { .. } => PER_LEASE_BYTES,
+        _ => 0,
+    }
+}

@@ -1,0 +1,359 @@
+//! From a data directory to a running member.
+
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use engine::coordinator::{Coordinator, CoordinatorConfig};
+use engine::lease_clock::LeaseClock;
+use engine::store::{MissingHook, StoreConfig};
+use raft::{Configuration, EntryKind, EntryMeta, LogIndex, MemberId, Raft, Restored};
+use reactor::World;
+use wal::{NewDirectory, OpenError, Opened, Opening};
+
+use super::sequencer::{Parts, Sequencer};
+use super::watches::Watches;
+use super::{Inner, Node, State};
+use crate::disk::Disk;
+use crate::identity::Identity;
+use crate::local::{Changed, Flag};
+use crate::log::Logger;
+use crate::shards::Shards;
+
+/// Shards of a new data directory.
+const SHARDS: u8 = 4;
+
+/// Settings of a member; what a data directory already fixes (ids, salt, shards) comes from there.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// Directory of all data.
+    pub data_dir: PathBuf,
+    /// Ids for a new directory.
+    pub identity: Identity,
+    /// Refuse to create a new directory.
+    pub must_exist: bool,
+    /// Human name.
+    pub name: String,
+    /// URLs announced to clients.
+    pub client_urls: Vec<String>,
+    /// URLs announced to peers.
+    pub peer_urls: Vec<String>,
+    /// Size at which NOSPACE is raised.
+    pub quota_bytes: Option<u64>,
+    /// Election timeout.
+    pub election_timeout: Duration,
+    /// Heartbeat interval.
+    pub heartbeat_interval: Duration,
+    /// A request without an outcome is answered after this.
+    pub request_timeout: Duration,
+    /// Period of watch progress notes.
+    pub watch_progress_interval: Duration,
+    /// Entries on their way to the disk before the next one grows instead.
+    pub entries_in_flight_max: u64,
+    /// Sizes of the log.
+    pub log: wal::Config,
+    /// Declares pages and values missing, in tests.
+    pub missing: Option<MissingHook>,
+    /// Longest artificial load, in tests.
+    pub load_delay_max: Duration,
+}
+
+impl NodeOptions {
+    /// The defaults of a member in `data_dir`.
+    pub fn new(data_dir: PathBuf, identity: Identity) -> NodeOptions {
+        NodeOptions {
+            data_dir,
+            identity,
+            must_exist: false,
+            name: "default".to_owned(),
+            client_urls: Vec::new(),
+            peer_urls: Vec::new(),
+            quota_bytes: Some(crate::config::QUOTA_BYTES_DEFAULT),
+            election_timeout: Duration::from_secs(1),
+            heartbeat_interval: Duration::from_millis(100),
+            request_timeout: Duration::from_secs(7),
+            watch_progress_interval: Duration::from_secs(600),
+            entries_in_flight_max: 2,
+            log: wal::Config::default(),
+            missing: None,
+            load_delay_max: Duration::ZERO,
+        }
+    }
+
+    /// The shortest lease: one and a half election timeouts, in whole seconds.
+    pub fn lease_ttl_min(&self) -> i64 {
+        (self.election_timeout * 3 / 2).as_millis().div_ceil(1000) as i64
+    }
+}
+
+/// Why a member did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The data directory cannot be used.
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        what: String,
+    },
+    /// The log cannot be opened.
+    Log {
+        /// The data directory.
+        path: PathBuf,
+        /// Why.
+        error: OpenError,
+    },
+    /// Another process holds the directory.
+    Locked {
+        /// The data directory.
+        path: PathBuf,
+        /// Who.
+        what: String,
+    },
+    /// The directory belongs to another member.
+    Foreign {
+        /// The data directory.
+        path: PathBuf,
+        /// Whose it is.
+        found: Identity,
+        /// Who asked.
+        expected: Identity,
+    },
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StartError::Directory { path, what } => {
+                write!(f, "data directory {}: {what}", path.display())
+            }
+            StartError::Log { path, error } => {
+                write!(f, "data directory {}: {error}", path.display())
+            }
+            StartError::Locked { path, what } => {
+                write!(
+                    f,
+                    "data directory {} is in use by another process: {what}; stop it, or choose another \
+                     --data-dir",
+                    path.display()
+                )
+            }
+            StartError::Foreign {
+                path,
+                found,
+                expected,
+            } => write!(
+                f,
+                "data directory {} belongs to member {:x} of cluster {:x}, but the flags name member \
+                 {:x} of cluster {:x}; check --initial-advertise-peer-urls and --initial-cluster-token",
+                path.display(),
+                found.member_id,
+                found.cluster_id,
+                expected.member_id,
+                expected.cluster_id
+            ),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl Node {
+    /// Opens the data directory, or creates it, and starts the member. It answers once
+    /// [`Node::ready`] returns.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing was changed but what recovery may repair.
+    pub async fn open(
+        world: World,
+        options: NodeOptions,
+        logger: Rc<Logger>,
+    ) -> Result<Node, StartError> {
+        let work = Rc::new(Flag::default());
+        let path = options.data_dir.clone();
+        world
+            .create_dir_all(&path)
+            .await
+            .map_err(|error| StartError::Directory {
+                path: path.clone(),
+                what: error.to_string(),
+            })?;
+        let disk = Disk::new(world.clone(), path.clone(), work.clone());
+        let create = (!options.must_exist).then(|| NewDirectory {
+            cluster_id: options.identity.cluster_id,
+            member_id: options.identity.member_id,
+            salt: world.random_u64(),
+            shards: SHARDS,
+        });
+        let opening = Opening::new(options.log.clone(), create);
+        let opened = run_opening(&disk, opening, &work)
+            .await
+            .map_err(|error| match error {
+                OpenError::Locked { .. } => StartError::Locked {
+                    path: path.clone(),
+                    what: disk.lock_holder().unwrap_or_else(|| error.to_string()),
+                },
+                error => StartError::Log {
+                    path: path.clone(),
+                    error,
+                },
+            })?;
+        if disk.is_buffered() {
+            logger.warn(
+                "the filesystem has no direct I/O: the log is written through the page cache",
+                &[("data-dir", path.display().to_string().into())],
+            );
+        }
+        let node = Node::assemble(world, options, logger, disk, opened, work)?;
+        node.start();
+        Ok(node)
+    }
+
+    fn assemble(
+        world: World,
+        options: NodeOptions,
+        logger: Rc<Logger>,
+        disk: Disk,
+        opened: Opened,
+        work: Rc<Flag>,
+    ) -> Result<Node, StartError> {
+        let superblock = &opened.superblock;
+        let found = Identity {
+            cluster_id: superblock.cluster_id,
+            member_id: superblock.member_id,
+        };
+        if found != options.identity {
+            let (path, expected) = (options.data_dir.clone(), options.identity);
+            return Err(StartError::Foreign {
+                path,
+                found,
+                expected,
+            });
+        }
+        log_recovery(&logger, &opened);
+        let shards = u16::from(superblock.shards);
+        let configs = (0..shards)
+            .map(|shard| StoreConfig {
+                missing: options.missing,
+                ..StoreConfig::new(shard, superblock.salt)
+            })
+            .collect();
+        let shards = Shards::new(world.clone(), configs, work.clone());
+        shards.delay_loads(options.load_delay_max);
+        let coordinator = Coordinator::new(CoordinatorConfig {
+            shards: shards.count(),
+        });
+        let raft = restored_raft(&world, &options, &opened, found);
+        let applied = coordinator.applied();
+        let term = opened.term.0;
+        let sequencer = Sequencer::new(Parts {
+            raft,
+            wal: opened.wal,
+            entries: opened.entries,
+            coordinator,
+            shards: shards.clone(),
+            disk,
+            member_id: found.member_id,
+            // Later lives start above what earlier ones can have reached.
+            first_request_id: term << 40,
+            entries_in_flight_max: options.entries_in_flight_max,
+        });
+        Ok(Node(Rc::new(Inner {
+            watches: Watches::new(applied.revision),
+            world,
+            options,
+            identity: found,
+            logger,
+            shards,
+            sequencer: RefCell::new(sequencer),
+            work,
+            applied: Cell::new(applied),
+            compact_revision: Cell::new(-1),
+            raft_term: Cell::new(term),
+            leads: Cell::new(false),
+            state: Cell::new(State::Starting),
+            changed: Changed::default(),
+            failure: RefCell::default(),
+            leases: RefCell::new(LeaseClock::new()),
+            lease_work: Flag::default(),
+            disk_full: Cell::new(false),
+            alarm_proposed: Cell::new(false),
+        })))
+    }
+}
+
+/// Drives the opening machine to its outcome.
+pub(crate) async fn run_opening(
+    disk: &Disk,
+    mut opening: Opening,
+    work: &Rc<Flag>,
+) -> Result<Opened, OpenError> {
+    let mut requests = Vec::new();
+    loop {
+        opening.poll(&mut requests);
+        disk.submit(&mut requests);
+        if let Some(outcome) = opening.outcome() {
+            return outcome;
+        }
+        work.wait().await;
+        while let Some((id, result)) = disk.next_completion() {
+            opening.complete(id, result);
+        }
+    }
+}
+
+fn restored_raft(
+    world: &World,
+    options: &NodeOptions,
+    opened: &Opened,
+    identity: Identity,
+) -> Raft {
+    let meta = |entry: &wal::Entry| EntryMeta {
+        index: LogIndex(entry.index.0),
+        term: raft::Term(entry.term.0),
+        kind: EntryKind::from_byte(entry.kind).unwrap_or(EntryKind::Normal),
+        bytes: entry.data.len() as u64,
+    };
+    let member = MemberId(identity.member_id);
+    let restored = Restored {
+        term: raft::Term(opened.term.0),
+        vote: match opened.vote {
+            wal::Vote::None => raft::Vote::None,
+            wal::Vote::For(member) => raft::Vote::For(MemberId(member)),
+            wal::Vote::Unknown => raft::Vote::Unknown,
+        },
+        entries: opened.entries.iter().map(meta).collect(),
+        // The first member of a cluster is its only voter before any entry.
+        configuration: Configuration::new(&[member], &[]),
+        ..Restored::default()
+    };
+    let config = raft::Config {
+        election_timeout_nanos: options.election_timeout.as_nanos() as u64,
+        heartbeat_interval_nanos: options.heartbeat_interval.as_nanos() as u64,
+        // Record and entry bounds keep one entry below this, whatever a request may be.
+        uncommitted_bytes_max: 256 << 20,
+        ..raft::Config::new(member, world.random_u64())
+    };
+    match Raft::new(config, restored) {
+        Ok(raft) => raft,
+        Err(error) => panic!("recovery returned entries that are no log: {error:?}"),
+    }
+}
+
+fn log_recovery(logger: &Logger, opened: &Opened) {
+    if opened.created {
+        logger.info("created a new data directory", &[]);
+        return;
+    }
+    let last = opened.entries.last().map_or(0, |entry| entry.index.0);
+    logger.info(
+        "recovered the log",
+        &[
+            ("entries", opened.entries.len().into()),
+            ("last-index", last.into()),
+            ("term", opened.term.0.into()),
+            ("report", format!("{:?}", opened.report).into()),
+        ],
+    );
+}

@@ -1,0 +1,569 @@
+//! The sequencer: makes log entries of waiting requests, runs consensus and the log, and drives
+//! committed entries through the shards.
+//!
+//! One straight pipeline, run in [`Sequencer::turn`] until nothing moves any more:
+//!
+//! ```text
+//! waiting requests → entry → raft → log → disk
+//! disk → log (durable) → raft (commit) → coordinator ⇄ shards → published → answers
+//! ```
+//!
+//! Knows no sockets and no clock but the `now` it is given.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use engine::auth::Authorized;
+use engine::command::{Command, CommandError, Reply};
+use engine::coordinator::{Applied, Coordinator, CoordinatorOutput, Published};
+use engine::entry::{EntryBuilder, RequestHead};
+use raft::{Action, EntryKind, Input, LogIndex, ProposeError, Raft, Role, Term};
+use wal::io::IoRequest;
+use wal::{Wal, WalEvent};
+
+use crate::disk::Disk;
+use crate::local::Responder;
+use crate::shards::Shards;
+
+/// An entry is closed when its requests reach this many bytes.
+pub(super) const ENTRY_BYTES_TARGET: usize = 1 << 20;
+/// Most bytes of requests that wait for an entry; more are refused.
+pub(super) const WAITING_BYTES_MAX: usize = 64 << 20;
+/// Most requests that wait for an answer; more are refused.
+pub(super) const WAITING_REQUESTS_MAX: usize = 256 << 10;
+
+/// What became of a write.
+pub struct WriteOutcome {
+    /// Store revision for the answer's header.
+    pub revision: i64,
+    /// The answer, or an error that is an answer.
+    pub result: Result<Reply, CommandError>,
+}
+
+/// Why a write has no outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteError {
+    /// The state machine's own answer.
+    Command(CommandError),
+    /// Too much waits already.
+    TooManyRequests,
+    /// Nobody leads.
+    NoLeader,
+    /// No answer within the request timeout; whether it takes effect is unknown.
+    TimedOut,
+    /// The node stops.
+    Stopped,
+}
+
+/// Who waits for the answer to one request.
+pub(super) type WriteResponder = Responder<Result<WriteOutcome, WriteError>>;
+
+/// A closed or growing entry with those who wait for its requests, by position.
+struct PendingEntry {
+    builder: EntryBuilder,
+    responders: Vec<WriteResponder>,
+}
+
+impl PendingEntry {
+    fn new() -> PendingEntry {
+        PendingEntry {
+            builder: EntryBuilder::new(),
+            responders: Vec::new(),
+        }
+    }
+}
+
+/// A proposed entry whose requests are not all answered.
+struct Flight {
+    index: u64,
+    proposed_nanos: u64,
+    responders: Vec<Option<WriteResponder>>,
+}
+
+/// What the last turn brought.
+#[derive(Default)]
+pub(super) struct TurnEffects {
+    /// What became visible, in order.
+    pub published: Vec<Published>,
+    /// A write or flush failed: nothing is acknowledged any more.
+    pub poisoned: Option<String>,
+    /// The log was closed cleanly.
+    pub stopped: bool,
+    /// Role, term or leader changed.
+    pub role_changed: bool,
+    /// The disk had no room for another log segment.
+    pub disk_full: bool,
+}
+
+/// See the module.
+pub(super) struct Sequencer {
+    raft: Raft,
+    wal: Wal,
+    coordinator: Coordinator,
+    shards: Rc<Shards>,
+    disk: Disk,
+    member_id: u64,
+    growing: PendingEntry,
+    closed: VecDeque<PendingEntry>,
+    waiting_bytes: usize,
+    waiting_requests: usize,
+    flights: VecDeque<Flight>,
+    /// Entries in the log that the coordinator has not been given yet, by ascending index.
+    uncommitted: VecDeque<wal::Entry>,
+    committed: u64,
+    durable: u64,
+    last_request_id: u64,
+    entries_in_flight_max: u64,
+    requests: Vec<IoRequest>,
+    actions: Vec<Action>,
+    poisoned: bool,
+    read_only: bool,
+}
+
+/// What a sequencer is made of.
+pub(super) struct Parts {
+    /// Consensus, restored.
+    pub raft: Raft,
+    /// The opened log.
+    pub wal: Wal,
+    /// Entries found in the log after the checkpoint.
+    pub entries: Vec<wal::Entry>,
+    /// The state machine's sequencer side, at the checkpoint.
+    pub coordinator: Coordinator,
+    /// Its shards.
+    pub shards: Rc<Shards>,
+    /// The disk that executes the log's requests.
+    pub disk: Disk,
+    /// This member.
+    pub member_id: u64,
+    /// First request id of this life; ids are unique in a member's life.
+    pub first_request_id: u64,
+    /// Entries that may be on their way to the disk before the next one grows instead.
+    pub entries_in_flight_max: u64,
+}
+
+impl Sequencer {
+    /// A sequencer that has done nothing yet: [`Sequencer::turn`] starts it.
+    pub(super) fn new(parts: Parts) -> Sequencer {
+        let committed = parts.coordinator.applied().index;
+        let durable = parts
+            .entries
+            .last()
+            .map_or(committed, |entry| entry.index.0);
+        Sequencer {
+            raft: parts.raft,
+            wal: parts.wal,
+            coordinator: parts.coordinator,
+            shards: parts.shards,
+            disk: parts.disk,
+            member_id: parts.member_id,
+            growing: PendingEntry::new(),
+            closed: VecDeque::new(),
+            waiting_bytes: 0,
+            waiting_requests: 0,
+            flights: VecDeque::new(),
+            uncommitted: parts.entries.into(),
+            committed,
+            durable,
+            last_request_id: parts.first_request_id,
+            entries_in_flight_max: parts.entries_in_flight_max,
+            requests: Vec::new(),
+            actions: Vec::new(),
+            poisoned: false,
+            read_only: false,
+        }
+    }
+
+    /// Takes a request; it travels with the next entry.
+    ///
+    /// # Errors
+    /// Nothing is kept when too much waits already or the log is closed.
+    pub(super) fn submit(
+        &mut self,
+        command: &Authorized<Command>,
+        responder: WriteResponder,
+    ) -> Result<(), (WriteError, WriteResponder)> {
+        if self.poisoned || self.read_only {
+            return Err((WriteError::Stopped, responder));
+        }
+        if self.waiting_bytes >= WAITING_BYTES_MAX || self.waiting_requests >= WAITING_REQUESTS_MAX
+        {
+            return Err((WriteError::TooManyRequests, responder));
+        }
+        if self.growing.builder.len_bytes() >= ENTRY_BYTES_TARGET {
+            self.close_entry();
+        }
+        self.last_request_id += 1;
+        let before = self.growing.builder.len_bytes();
+        let head = RequestHead {
+            request_id: self.last_request_id,
+            origin_member: self.member_id,
+        };
+        self.growing.builder.push(head, command);
+        self.growing.responders.push(responder);
+        self.waiting_bytes += self.growing.builder.len_bytes() - before;
+        self.waiting_requests += 1;
+        Ok(())
+    }
+
+    fn close_entry(&mut self) {
+        let entry = std::mem::replace(&mut self.growing, PendingEntry::new());
+        self.closed.push_back(entry);
+    }
+
+    /// Runs the pipeline until nothing moves.
+    pub(super) fn turn(&mut self, now_nanos: u64) -> TurnEffects {
+        let mut effects = TurnEffects::default();
+        loop {
+            let mut moved = self.take_completions(now_nanos);
+            moved |= self.take_log_events(&mut effects);
+            moved |= self.propose(now_nanos);
+            moved |= self.take_actions(&mut effects);
+            moved |= self.run_coordinator(&mut effects);
+            self.wal.poll(now_nanos, &mut self.requests);
+            if !self.requests.is_empty() {
+                self.disk.submit(&mut self.requests);
+                moved = true;
+            }
+            if !moved {
+                return effects;
+            }
+        }
+    }
+
+    /// When the pipeline wants to be run again although nothing happens.
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        self.wal.next_deadline()
+    }
+
+    fn take_completions(&mut self, now_nanos: u64) -> bool {
+        let mut moved = false;
+        while let Some((id, result)) = self.disk.next_completion() {
+            self.wal.complete(now_nanos, id, result);
+            moved = true;
+        }
+        moved
+    }
+
+    fn take_log_events(&mut self, effects: &mut TurnEffects) -> bool {
+        let mut moved = false;
+        while let Some(event) = self.wal.next_event() {
+            moved = true;
+            match event {
+                WalEvent::Durable { index, term } => {
+                    self.durable = index.0;
+                    let durable = Input::Durable {
+                        index: LogIndex(index.0),
+                        term: Term(term.0),
+                    };
+                    self.step(durable);
+                }
+                WalEvent::HardStateDurable { term, vote } => {
+                    let durable = Input::HardStateDurable {
+                        term: Term(term.0),
+                        vote: raft_vote(vote),
+                    };
+                    self.step(durable);
+                }
+                WalEvent::Poisoned { file, what } => {
+                    self.poisoned = true;
+                    effects.poisoned = Some(format!("{file}: {what}"));
+                    self.fail_everyone(WriteError::Stopped);
+                }
+                WalEvent::NoSpace { .. } => effects.disk_full = true,
+                WalEvent::Stopped => effects.stopped = true,
+                WalEvent::CheckpointDurable { .. } | WalEvent::CheckpointIdsReserved { .. } => {}
+            }
+        }
+        moved
+    }
+
+    /// An input of our own making can only be refused by a bug.
+    fn step(&mut self, input: Input<'_>) {
+        if let Err(error) = self.raft.step(input) {
+            panic!("consensus refused a report of this member: {error}");
+        }
+    }
+
+    /// Proposes what waits while there is room in flight; what does not fit grows.
+    fn propose(&mut self, now_nanos: u64) -> bool {
+        let mut moved = false;
+        while !self.poisoned {
+            let last = self.flights.back().map_or(0, |flight| flight.index);
+            if last > self.durable && last - self.durable >= self.entries_in_flight_max {
+                break;
+            }
+            if self.closed.is_empty() {
+                if self.growing.responders.is_empty() {
+                    break;
+                }
+                self.close_entry();
+            }
+            let Some(mut entry) = self.closed.pop_front() else {
+                break;
+            };
+            self.waiting_requests -= entry.responders.len();
+            self.waiting_bytes -= self.waiting_bytes.min(entry.builder.len_bytes());
+            let data = entry.builder.finish();
+            match self.raft.propose(EntryKind::Normal, data.len() as u64) {
+                Ok(id) => self.take_flight(id, data, entry.responders, now_nanos),
+                Err(error) => refuse(entry.responders, error),
+            }
+            moved = true;
+        }
+        moved
+    }
+
+    fn take_flight(
+        &mut self,
+        id: raft::EntryId,
+        data: Bytes,
+        responders: Vec<WriteResponder>,
+        now_nanos: u64,
+    ) {
+        self.flights.push_back(Flight {
+            index: id.index.0,
+            proposed_nanos: now_nanos,
+            responders: responders.into_iter().map(Some).collect(),
+        });
+        self.uncommitted.push_back(wal::Entry {
+            index: wal::Index(id.index.0),
+            term: wal::Term(id.term.0),
+            kind: EntryKind::Normal.to_byte(),
+            data,
+        });
+    }
+
+    fn take_actions(&mut self, effects: &mut TurnEffects) -> bool {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.raft.drain_actions(&mut actions);
+        let moved = !actions.is_empty();
+        for action in actions.drain(..) {
+            match action {
+                Action::SaveHardState { term, vote } => {
+                    self.wal.save_hard_state(wal::Term(term.0), log_vote(vote));
+                }
+                Action::Append {
+                    first,
+                    last,
+                    truncates,
+                } => self.append(first, last, truncates),
+                Action::Commit { index } => self.commit(index),
+                Action::RoleChanged { role, .. } => {
+                    effects.role_changed = true;
+                    if role != Role::Leader {
+                        self.fail_everyone(WriteError::NoLeader);
+                    }
+                }
+                // Reads ask again by themselves when something was applied.
+                Action::ReadReady { .. } | Action::ReadsAborted { .. } => {}
+                Action::Send(_) | Action::InstallSnapshot(_) => {
+                    panic!("a member without peers was asked to {action:?}");
+                }
+            }
+        }
+        self.actions = actions;
+        moved
+    }
+
+    /// Hands the entries `first..=last` to the log. Entries nobody proposed here are the machine's
+    /// own and have no payload.
+    fn append(&mut self, first: LogIndex, last: LogIndex, truncates: bool) {
+        assert!(!truncates, "a sole voter never replaces entries");
+        let mut entries = Vec::new();
+        for meta in self.raft.entries(first, last) {
+            let at = self
+                .uncommitted
+                .iter()
+                .rposition(|entry| entry.index.0 <= meta.index.0);
+            let known = at.map(|at| (at, self.uncommitted[at].index.0 == meta.index.0));
+            let entry = match known {
+                Some((at, true)) => self.uncommitted[at].clone(),
+                _ => {
+                    let entry = wal::Entry {
+                        index: wal::Index(meta.index.0),
+                        term: wal::Term(meta.term.0),
+                        kind: meta.kind.to_byte(),
+                        data: Bytes::new(),
+                    };
+                    self.uncommitted
+                        .insert(at.map_or(0, |at| at + 1), entry.clone());
+                    entry
+                }
+            };
+            entries.push(entry);
+        }
+        self.wal.append(entries);
+    }
+
+    /// Gives committed entries to the coordinator, in order.
+    fn commit(&mut self, index: LogIndex) {
+        while self.committed < index.0 {
+            let Some(entry) = self.uncommitted.pop_front() else {
+                panic!(
+                    "entry {} is committed but its payload is not here",
+                    self.committed + 1
+                );
+            };
+            assert_eq!(
+                entry.index.0,
+                self.committed + 1,
+                "payloads are in index order"
+            );
+            self.committed = entry.index.0;
+            // A change of membership means nothing to the state machine.
+            let normal = entry.kind == EntryKind::Normal.to_byte();
+            let data = if normal { entry.data } else { Bytes::new() };
+            if let Err(error) = self.coordinator.push_entry(entry.index.0, data) {
+                panic!("entry {} cannot be applied: {error}", entry.index.0);
+            }
+        }
+        self.wal.set_commit_hint(wal::Index(index.0));
+    }
+
+    fn run_coordinator(&mut self, effects: &mut TurnEffects) -> bool {
+        let mut moved = false;
+        loop {
+            while let Some(output) = self.coordinator.poll() {
+                moved = true;
+                match output {
+                    CoordinatorOutput::Shard { shard, request } => self.shards.send(shard, request),
+                    CoordinatorOutput::Published(published) => {
+                        self.publish(published, effects);
+                    }
+                }
+            }
+            let mut replied = false;
+            while let Some((shard, reply)) = self.shards.next_reply() {
+                self.coordinator.on_reply(shard, reply);
+                replied = true;
+            }
+            if !replied {
+                return moved;
+            }
+            moved = true;
+        }
+    }
+
+    fn publish(&mut self, mut published: Published, effects: &mut TurnEffects) {
+        let applied = published.applied.index;
+        for outcome in published.outcomes.drain(..) {
+            let Some(at) = self
+                .flights
+                .iter()
+                .position(|flight| flight.index == outcome.index)
+            else {
+                continue;
+            };
+            let slot = self.flights[at]
+                .responders
+                .get_mut(outcome.position as usize);
+            if let Some(responder) = slot.and_then(Option::take) {
+                responder.answer(Ok(WriteOutcome {
+                    revision: outcome.revision,
+                    result: outcome.result,
+                }));
+            }
+        }
+        while self
+            .flights
+            .front()
+            .is_some_and(|flight| flight.index <= applied)
+        {
+            self.flights.pop_front();
+        }
+        self.step(Input::Applied {
+            index: LogIndex(applied),
+        });
+        effects.published.push(published);
+    }
+
+    /// Answers requests that were proposed before `deadline_nanos` and have no outcome yet.
+    pub(super) fn time_out(&mut self, deadline_nanos: u64) {
+        for flight in &mut self.flights {
+            if flight.proposed_nanos >= deadline_nanos {
+                break;
+            }
+            for responder in flight.responders.iter_mut().filter_map(Option::take) {
+                responder.answer(Err(WriteError::TimedOut));
+            }
+        }
+    }
+
+    fn fail_everyone(&mut self, error: WriteError) {
+        for flight in self.flights.drain(..) {
+            for responder in flight.responders.into_iter().flatten() {
+                responder.answer(Err(error));
+            }
+        }
+        self.close_entry();
+        for entry in self.closed.drain(..) {
+            for responder in entry.responders {
+                responder.answer(Err(error));
+            }
+        }
+        self.waiting_bytes = 0;
+        self.waiting_requests = 0;
+    }
+
+    /// Closes the log: what is submitted is finished, nothing new is taken.
+    pub(super) fn stop(&mut self) {
+        self.read_only = true;
+        self.wal.stop();
+    }
+
+    /// Whether requests wait for their outcome.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.flights.is_empty() || !self.closed.is_empty() || !self.growing.responders.is_empty()
+    }
+
+    /// The state machine's sequencer side.
+    pub(super) fn coordinator(&self) -> &Coordinator {
+        &self.coordinator
+    }
+
+    /// What is visible.
+    pub(super) fn applied(&self) -> Applied {
+        self.coordinator.applied()
+    }
+
+    /// The consensus machine's state.
+    pub(super) fn raft_status(&self) -> raft::Status {
+        self.raft.status()
+    }
+
+    /// The index a linearizable read has to wait for; `None` while nobody leads.
+    pub(super) fn read_index(&mut self) -> Option<u64> {
+        match self.raft.read_index() {
+            Ok(raft::ReadStart::Ready(index)) => Some(index.0),
+            Ok(raft::ReadStart::Pending(_)) | Err(_) => None,
+        }
+    }
+}
+
+fn refuse(responders: Vec<WriteResponder>, error: ProposeError) {
+    let error = match error {
+        ProposeError::TooManyUncommitted { .. } => WriteError::TooManyRequests,
+        _ => WriteError::NoLeader,
+    };
+    for responder in responders {
+        responder.answer(Err(error));
+    }
+}
+
+fn raft_vote(vote: wal::Vote) -> raft::Vote {
+    match vote {
+        wal::Vote::None => raft::Vote::None,
+        wal::Vote::For(member) => raft::Vote::For(raft::MemberId(member)),
+        wal::Vote::Unknown => raft::Vote::Unknown,
+    }
+}
+
+fn log_vote(vote: raft::Vote) -> wal::Vote {
+    match vote {
+        raft::Vote::None => wal::Vote::None,
+        raft::Vote::For(member) => wal::Vote::For(member.0),
+        raft::Vote::Unknown => wal::Vote::Unknown,
+    }
+}

@@ -1,0 +1,334 @@
+//! Watches of a member: one task reads what became visible and publishes it to the hub; each stream
+//! pulls what it is to be shown.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::task::Waker;
+
+use engine::command::CommandError;
+use engine::coordinator::Published;
+use engine::read::EventRead;
+use engine::shard::EventsRequest;
+use engine::store::{Event, RangeSet};
+use engine::watch::{CatchUp, CreateError, Output, StreamId, WatchHub, WatchId, WatchSpec};
+use reactor::Class;
+
+use super::{Node, State, WriteError};
+use crate::local::Flag;
+
+/// Bytes of events read for the live watchers in one go.
+const LIVE_READ_BYTES: usize = 4 << 20;
+
+/// The hub of a core with the wakers of its streams.
+pub(super) struct Watches {
+    hub: RefCell<WatchHub>,
+    wakers: RefCell<BTreeMap<StreamId, Waker>>,
+    /// Raised when something became visible.
+    visible: Flag,
+    woken: RefCell<Vec<StreamId>>,
+}
+
+impl Watches {
+    pub(super) fn new(revision: i64) -> Watches {
+        Watches {
+            hub: RefCell::new(WatchHub::new(revision)),
+            wakers: RefCell::default(),
+            visible: Flag::default(),
+            woken: RefCell::default(),
+        }
+    }
+
+    pub(super) fn published(&self, published: &Published) {
+        if let Some(revision) = published.compacted {
+            self.hub.borrow_mut().compacted(revision);
+        }
+        self.visible.raise();
+    }
+
+    /// Lets every stream look again.
+    pub(super) fn wake_all(&self) {
+        self.visible.raise();
+        for waker in std::mem::take(&mut *self.wakers.borrow_mut()).into_values() {
+            waker.wake();
+        }
+    }
+
+    fn wake_streams(&self) {
+        let mut woken = self.woken.borrow_mut();
+        self.hub.borrow_mut().take_woken(&mut woken);
+        let mut wakers = self.wakers.borrow_mut();
+        for stream in woken.drain(..) {
+            if let Some(waker) = wakers.remove(&stream) {
+                waker.wake();
+            }
+        }
+    }
+}
+
+/// One client's watch stream. Dropping it ends its watchers.
+pub struct WatchStream {
+    node: Node,
+    id: StreamId,
+}
+
+impl Node {
+    /// Opens a watch stream.
+    pub fn open_watch_stream(&self) -> WatchStream {
+        let id = self.0.watches.hub.borrow_mut().open_stream();
+        WatchStream {
+            node: self.clone(),
+            id,
+        }
+    }
+
+    /// Watchers there are.
+    pub fn watcher_count(&self) -> usize {
+        self.0.watches.hub.borrow().watcher_count()
+    }
+
+    /// The task that publishes what became visible, in order.
+    pub(super) async fn run_watches(&self) {
+        let node = self.clone();
+        drop(
+            self.0
+                .world
+                .spawn(Class::Background, async move { node.run_progress().await }),
+        );
+        loop {
+            self.0.watches.visible.wait().await;
+            if self.0.state.get() >= State::Stopped {
+                return;
+            }
+            if self.publish_visible().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn publish_visible(&self) -> Result<(), WriteError> {
+        loop {
+            let applied = self.0.applied.get().revision;
+            let query = self.0.watches.hub.borrow_mut().live_query(applied);
+            let Some(query) = query else {
+                self.0.watches.wake_streams();
+                return Ok(());
+            };
+            let mut from = query.from;
+            while from <= query.to {
+                let read = self
+                    .read_events(
+                        from,
+                        query.to,
+                        &query.ranges,
+                        query.prev_kv,
+                        LIVE_READ_BYTES,
+                    )
+                    .await;
+                let (events, next) = match read {
+                    Ok(read) => read,
+                    // Compacted before it was shown: whoever wanted it is told so.
+                    Err(WriteError::Command(CommandError::Compacted)) => {
+                        self.0.watches.hub.borrow_mut().skip_to_compacted();
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                };
+                self.0.watches.hub.borrow_mut().publish(next - 1, events);
+                self.0.watches.wake_streams();
+                from = next;
+            }
+        }
+    }
+
+    /// Events of all shards in (main, sub) order, and the first revision not covered.
+    async fn read_events(
+        &self,
+        from: i64,
+        to: i64,
+        ranges: &Arc<RangeSet>,
+        prev_kv: bool,
+        bytes_max: usize,
+    ) -> Result<(Vec<Event>, i64), WriteError> {
+        let request = EventsRequest {
+            from,
+            to,
+            ranges: Some(ranges.clone()),
+            prev_kv,
+            bytes_max,
+        };
+        let mut read = EventRead::new(request, self.0.shards.count());
+        while let Some((shard, request)) = read.poll() {
+            let reply = self.ask(shard, request).await?;
+            read.on_reply(shard, reply);
+        }
+        let chunk = read.finish().map_err(WriteError::Command)?;
+        Ok((chunk.events, chunk.next))
+    }
+
+    async fn run_progress(&self) {
+        let interval = self.0.options.watch_progress_interval;
+        while self.0.state.get() <= State::Serving {
+            // Up to a tenth more, so that the notes of many members do not fall together.
+            let jitter = self.0.world.random_u64() % (interval.as_nanos() as u64 / 10).max(1);
+            let wait = interval + std::time::Duration::from_nanos(jitter);
+            self.0.world.sleep(wait).await;
+            self.0.watches.hub.borrow_mut().tick_progress();
+            self.0.watches.wake_streams();
+        }
+    }
+}
+
+impl WatchStream {
+    /// Creates a watcher and answers its id with the revision of the creation answer.
+    ///
+    /// # Errors
+    /// See [`CreateError`].
+    pub fn create(&self, spec: WatchSpec) -> Result<(WatchId, i64), CreateError> {
+        let revision = self.node.0.applied.get().revision;
+        let id = self
+            .node
+            .0
+            .watches
+            .hub
+            .borrow_mut()
+            .create(self.id, spec, revision)?;
+        Ok((id, revision))
+    }
+
+    /// Ends a watcher; `false` if there is none with this id.
+    pub fn cancel(&self, id: WatchId) -> bool {
+        self.node.0.watches.hub.borrow_mut().cancel(self.id, id)
+    }
+
+    /// Asks for a progress note of the whole stream.
+    pub fn request_progress(&self) {
+        let applied = self.node.0.applied.get().revision;
+        self.node
+            .0
+            .watches
+            .hub
+            .borrow_mut()
+            .request_progress(self.id, applied);
+        self.node.0.watches.visible.raise();
+    }
+
+    /// What to send next, once there is something; `None` when the node stops.
+    pub async fn next(&self, bytes_max: usize) -> Option<Output> {
+        loop {
+            let output = self
+                .node
+                .0
+                .watches
+                .hub
+                .borrow_mut()
+                .poll(self.id, bytes_max);
+            match output {
+                Some(Output::CatchUp(query)) => {
+                    if let Some(output) = self.catch_up(query).await? {
+                        return Some(output);
+                    }
+                }
+                Some(output) => return Some(output),
+                None => {
+                    if self.node.is_stopping() {
+                        return None;
+                    }
+                    self.woken().await;
+                }
+            }
+        }
+    }
+
+    /// Reads history for one watcher; the outer `None` is a stop. Dropped while it waits, the watcher
+    /// is to be polled again.
+    async fn catch_up(&self, query: CatchUp) -> Option<Option<Output>> {
+        let mut unfinished = UnfinishedCatchUp {
+            node: &self.node,
+            query: Some(query.clone()),
+        };
+        let read = self
+            .node
+            .read_events(
+                query.from,
+                query.to,
+                &query.ranges,
+                query.prev_kv,
+                query.bytes_max,
+            )
+            .await;
+        unfinished.query = None;
+        let mut hub = self.node.0.watches.hub.borrow_mut();
+        match read {
+            Ok((events, next)) => Some(hub.catch_up(&query, events, next)),
+            // A compaction overtook the read.
+            Err(WriteError::Command(CommandError::Compacted)) => {
+                Some(hub.catch_up_compacted(&query))
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Waits until the stream is woken by the hub, a new request, or the end of the node.
+    async fn woken(&self) {
+        let mut registered = false;
+        std::future::poll_fn(|context| {
+            if std::mem::replace(&mut registered, true) {
+                return std::task::Poll::Ready(());
+            }
+            let waker = context.waker().clone();
+            self.node
+                .0
+                .watches
+                .wakers
+                .borrow_mut()
+                .insert(self.id, waker);
+            // What was woken before the waker was there.
+            let mut woken = Vec::new();
+            self.node.0.watches.hub.borrow_mut().take_woken(&mut woken);
+            let mut pending = true;
+            let mut wakers = self.node.0.watches.wakers.borrow_mut();
+            for stream in woken {
+                pending &= stream != self.id;
+                if stream != self.id
+                    && let Some(waker) = wakers.remove(&stream)
+                {
+                    waker.wake();
+                }
+            }
+            if pending {
+                std::task::Poll::Pending
+            } else {
+                std::task::Poll::Ready(())
+            }
+        })
+        .await;
+    }
+}
+
+impl Drop for WatchStream {
+    fn drop(&mut self) {
+        let watches = &self.node.0.watches;
+        watches.hub.borrow_mut().close_stream(self.id);
+        watches.wakers.borrow_mut().remove(&self.id);
+    }
+}
+
+/// Gives a watcher back to its stream when the read of its history is dropped.
+struct UnfinishedCatchUp<'a> {
+    node: &'a Node,
+    query: Option<CatchUp>,
+}
+
+impl Drop for UnfinishedCatchUp<'_> {
+    fn drop(&mut self) {
+        if let Some(query) = self.query.take() {
+            self.node
+                .0
+                .watches
+                .hub
+                .borrow_mut()
+                .abandon_catch_up(&query);
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! A member as a process: opens the node, listens, serves connections, and ends on a signal.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use grpc::mapping::RequestLimits;
+use grpc::{Limits, Shutdown, serve_connection};
+use reactor::{Address, Class, Listener, Signal, Stream, Timestamp, World};
+use serde_json::Value;
+
+use crate::config::Config;
+use crate::config::url::{Endpoint, Url};
+use crate::exit::Exit;
+use crate::identity::Identity;
+use crate::local::Changed;
+use crate::log::Logger;
+use crate::node::{Node, NodeOptions};
+use crate::peer::PeerService;
+use crate::services::EtcdService;
+
+/// Calls that still run are ended this long after the signal.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
+/// The process ends at the latest this long after the signal, whatever still runs.
+const STOP_TIMEOUT: Duration = Duration::from_millis(1800);
+/// Pause after a failed accept, so that a full file table does not make the loop spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// What all listeners of a process share.
+struct Process {
+    world: World,
+    logger: Rc<Logger>,
+    shutdown: Shutdown,
+    limits: Rc<Limits>,
+    connections: Cell<usize>,
+    closed: Changed,
+}
+
+/// Runs a member until it is told to end or fails. The first answer can be had when the line
+/// `ready to serve client requests` has been logged.
+///
+/// # Errors
+/// Why it did not start, or what failed; with the exit code that goes with it.
+pub async fn serve(world: World, config: Config, logger: Rc<Logger>) -> Result<(), Exit> {
+    let identity = Identity::of_new_cluster(
+        &config.initial_advertise_peer_urls,
+        &config.initial_cluster_token,
+    );
+    log_start(&logger, &world, &config);
+    let mut signals = world.signals();
+    let node = Node::open(
+        world.clone(),
+        node_options(&config, identity),
+        logger.clone(),
+    )
+    .await
+    .map_err(Exit::from)?;
+    let process = Rc::new(Process {
+        world: world.clone(),
+        logger: logger.clone(),
+        shutdown: Shutdown::new(),
+        limits: Rc::new(connection_limits(&config)),
+        connections: Cell::new(0),
+        closed: Changed::default(),
+    });
+    let clients = process
+        .listen_all("--listen-client-urls", &config.listen_client_urls)
+        .await?;
+    let peers = process
+        .listen_all("--listen-peer-urls", &config.listen_peer_urls)
+        .await?;
+    node.ready().await.map_err(Exit::log_failed)?;
+    node.publish_attributes();
+    let request_limits = RequestLimits {
+        write_bytes_max: config.max_request_bytes,
+        txn_operations_max: config.max_txn_ops,
+    };
+    let service = EtcdService::new(node.clone(), request_limits, process.shutdown.clone());
+    let sockets = Rc::new(RefCell::new(Vec::new()));
+    for listener in clients {
+        let address = listener.local_address().to_string();
+        note_socket(&sockets, listener.local_address());
+        process.accept(listener, service.clone());
+        logger.info(
+            "serving client traffic insecurely; this is strongly discouraged!",
+            &[("traffic", "grpc+http".into()), ("address", address.into())],
+        );
+    }
+    let peer_service = PeerService::new(node.clone());
+    for listener in peers {
+        let address = listener.local_address().to_string();
+        note_socket(&sockets, listener.local_address());
+        process.accept(listener, peer_service.clone());
+        logger.info("serving peer traffic", &[("address", address.into())]);
+    }
+    logger.info("ready to serve client requests", &[]);
+    let ended = wait_for_end(&world, &mut signals, &node, &logger).await;
+    let result = match ended {
+        Ok(()) => process.drain(&node).await,
+        Err(exit) => Err(exit),
+    };
+    for path in sockets.take() {
+        // A socket file that is left behind would only be replaced by the next start.
+        if let Err(error) = world.remove_file(&path).await {
+            logger.warn(
+                "cannot remove the socket",
+                &[("error", error.to_string().into())],
+            );
+        }
+    }
+    result
+}
+
+/// Unix sockets are removed at the end.
+fn note_socket(sockets: &Rc<RefCell<Vec<std::path::PathBuf>>>, address: &Address) {
+    if let Address::Unix(path) = address {
+        sockets.borrow_mut().push(path.clone());
+    }
+}
+
+fn node_options(config: &Config, identity: Identity) -> NodeOptions {
+    let texts = |urls: &[Url]| urls.iter().map(|url| url.as_str().to_owned()).collect();
+    NodeOptions {
+        must_exist: config.initial_cluster_existing,
+        name: config.name.clone(),
+        client_urls: texts(&config.advertise_client_urls),
+        peer_urls: texts(&config.initial_advertise_peer_urls),
+        quota_bytes: config.quota_bytes,
+        election_timeout: config.election_timeout,
+        heartbeat_interval: config.heartbeat_interval,
+        request_timeout: Duration::from_secs(5) + config.election_timeout * 2,
+        watch_progress_interval: config.watch_progress_interval,
+        ..NodeOptions::new(config.data_dir.clone(), identity)
+    }
+}
+
+fn connection_limits(config: &Config) -> Limits {
+    let defaults = Limits::default();
+    Limits {
+        message_bytes_max: config.max_request_bytes + 512 * 1024,
+        streams_max: config.max_concurrent_streams.min(defaults.streams_max),
+        keepalive_interval: config.keepalive_interval,
+        keepalive_timeout: config.keepalive_timeout,
+        drain_timeout: DRAIN_TIMEOUT,
+        ..defaults
+    }
+}
+
+fn log_start(logger: &Logger, world: &World, config: &Config) {
+    let urls = |urls: &[Url]| Value::from(urls.iter().map(Url::as_str).collect::<Vec<_>>());
+    for warning in &config.warnings {
+        logger.warn(warning, &[]);
+    }
+    logger.info(
+        "starting ringd",
+        &[
+            ("etcd-version", crate::services::ETCD_VERSION.into()),
+            ("ringd-version", env!("CARGO_PKG_VERSION").into()),
+            ("name", config.name.as_str().into()),
+            ("data-dir", config.data_dir.display().to_string().into()),
+            ("io-driver", format!("{:?}", world.driver_kind()).into()),
+            ("advertise-client-urls", urls(&config.advertise_client_urls)),
+            ("listen-client-urls", urls(&config.listen_client_urls)),
+            ("listen-peer-urls", urls(&config.listen_peer_urls)),
+        ],
+    );
+}
+
+/// Waits for SIGTERM or SIGINT (`Ok`), or for the node to fail.
+async fn wait_for_end(
+    world: &World,
+    signals: &mut reactor::Signals,
+    node: &Node,
+    logger: &Logger,
+) -> Result<(), Exit> {
+    let failed = world.spawn_joinable(Class::Consensus, {
+        let node = node.clone();
+        async move { node.failed().await }
+    });
+    let mut failed = std::pin::pin!(failed);
+    loop {
+        let mut signal = std::pin::pin!(signals.next());
+        let event = std::future::poll_fn(|context| {
+            use std::future::Future;
+            if let std::task::Poll::Ready(what) = failed.as_mut().poll(context) {
+                return std::task::Poll::Ready(Err(Exit::log_failed(what.unwrap_or_default())));
+            }
+            signal.as_mut().poll(context).map(Ok)
+        })
+        .await?;
+        match event {
+            Ok(Signal::HangUp) => {}
+            Ok(signal) => {
+                logger.info(
+                    "received signal; shutting down",
+                    &[("signal", format!("{signal:?}").into())],
+                );
+                return Ok(());
+            }
+            Err(error) => return Err(Exit::internal(format!("cannot wait for signals: {error}"))),
+        }
+    }
+}
+
+/// The core's clock, as connections see it.
+#[derive(Clone)]
+struct CoreClock(World);
+
+impl grpc::Clock for CoreClock {
+    fn now_nanos(&self) -> u64 {
+        self.0.now().nanos()
+    }
+
+    fn sleep_until(&self, nanos: u64) -> impl Future<Output = ()> + 'static {
+        self.0.sleep_until(Timestamp(nanos))
+    }
+}
+
+impl Process {
+    async fn listen_all(&self, flag: &str, urls: &[Url]) -> Result<Vec<Listener>, Exit> {
+        let mut listeners = Vec::new();
+        for url in urls {
+            let endpoint = url.endpoint().map_err(Exit::config)?;
+            for address in addresses(url, &endpoint) {
+                let listener = self.world.listen(&address).await;
+                // `localhost` may have no IPv6 address.
+                if listener.is_err() && address.to_string().starts_with("[::1]") {
+                    continue;
+                }
+                listeners.push(listener.map_err(|error| listen_failed(flag, url, &error))?);
+            }
+        }
+        Ok(listeners)
+    }
+
+    fn accept<S: grpc::Service>(self: &Rc<Self>, listener: Listener, service: Rc<S>) {
+        let process = self.clone();
+        drop(self.world.spawn(Class::Request, async move {
+            let mut stopping = std::pin::pin!(process.shutdown.begun());
+            loop {
+                let mut accepted = std::pin::pin!(listener.accept());
+                let stream = std::future::poll_fn(|context| {
+                    use std::future::Future;
+                    if stopping.as_mut().poll(context).is_ready() {
+                        return std::task::Poll::Ready(None);
+                    }
+                    accepted.as_mut().poll(context).map(Some)
+                })
+                .await;
+                match stream {
+                    None => return,
+                    Some(Ok(stream)) => process.serve_stream(stream, service.clone()),
+                    Some(Err(error)) => {
+                        process.logger.warn(
+                            "cannot accept a connection",
+                            &[("error", error.to_string().into())],
+                        );
+                        process.world.sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        }));
+    }
+
+    fn serve_stream<S: grpc::Service>(self: &Rc<Self>, stream: Stream, service: Rc<S>) {
+        self.connections.set(self.connections.get() + 1);
+        let process = self.clone();
+        drop(self.world.spawn(Class::Request, async move {
+            let peer = Rc::from(stream.peer_address().to_string());
+            let clock = CoreClock(process.world.clone());
+            let (limits, shutdown) = (process.limits.clone(), process.shutdown.clone());
+            serve_connection(clock, stream, peer, service, limits, shutdown).await;
+            process.connections.set(process.connections.get() - 1);
+            process.closed.notify();
+        }));
+    }
+
+    /// Finishes what runs, closes the log, and returns within the stop timeout.
+    async fn drain(&self, node: &Node) -> Result<(), Exit> {
+        let drained = async {
+            self.shutdown.begin();
+            let connections = self.closed.until(|| self.connections.get() == 0);
+            if self
+                .world
+                .timeout(DRAIN_TIMEOUT * 2, connections)
+                .await
+                .is_err()
+            {
+                let left = self.connections.get();
+                self.logger
+                    .warn("connections did not end in time", &[("left", left.into())]);
+            }
+            node.stop().await;
+        };
+        match self.world.timeout(STOP_TIMEOUT, drained).await {
+            Ok(()) => {
+                self.logger.info("the log is closed; goodbye", &[]);
+                Ok(())
+            }
+            // Nothing is lost: the next start replays what was acknowledged.
+            Err(_) => {
+                self.logger.warn(
+                    "the log was not closed in time; the next start replays it",
+                    &[],
+                );
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Where a URL listens. `localhost` is both loopback addresses, as clients may choose either.
+fn addresses(url: &Url, endpoint: &Endpoint) -> Vec<Address> {
+    match endpoint {
+        Endpoint::Unix(path) => vec![Address::Unix(path.clone())],
+        Endpoint::Tcp(address) => {
+            let mut addresses = vec![Address::Tcp(*address)];
+            if url.is_localhost() && address.port() != 0 {
+                let v6 = std::net::Ipv6Addr::LOCALHOST;
+                addresses.push(Address::Tcp(SocketAddr::new(v6.into(), address.port())));
+            }
+            addresses
+        }
+    }
+}
+
+fn listen_failed(flag: &str, url: &Url, error: &io::Error) -> Exit {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another process listens there: stop it or choose another port"
+        }
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges",
+        _ => "",
+    };
+    Exit::unavailable(format!("cannot listen on {url} ({flag}): {error}{hint}"))
+}

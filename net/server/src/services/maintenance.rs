@@ -1,0 +1,140 @@
+//! Status, Alarm and the gRPC health service.
+
+use bytes::Bytes;
+use engine::command::{AlarmKind, Operation, Reply};
+use grpc::mapping::AlarmOperation;
+use grpc::mapping::request::decode;
+use grpc::proto::{etcdserverpb as pb, health};
+use grpc::{CallContext, Code, RequestStream, ResponseSink, Status};
+
+use super::{CLUSTER_VERSION, ETCD_VERSION, EtcdService, encoded, proto_header, wire_header};
+
+/// Version of the storage format that etcd reports with this release.
+pub(super) const STORAGE_VERSION: &str = "3.7.0";
+
+impl EtcdService {
+    pub(super) fn status(&self) -> Result<Bytes, Status> {
+        let status = self.node.status();
+        let header = self.header();
+        let mut errors: Vec<String> = status
+            .alarms
+            .iter()
+            .map(|alarm| alarm_text(*alarm))
+            .collect();
+        if status.leader == 0 {
+            errors.insert(0, grpc::status::NO_LEADER.message.to_string());
+        }
+        Ok(encoded(&pb::StatusResponse {
+            header: proto_header(header),
+            version: ETCD_VERSION.to_owned(),
+            // Tools divide by the size: it is never 0.
+            db_size: status.size_bytes.max(1) as i64,
+            leader: status.leader,
+            raft_index: status.raft_index,
+            raft_term: header.raft_term,
+            raft_applied_index: status.applied_index,
+            errors,
+            db_size_in_use: status.size_in_use_bytes.max(1) as i64,
+            is_learner: false,
+            storage_version: STORAGE_VERSION.to_owned(),
+            db_size_quota: status.quota_bytes.map_or(0, |quota| quota as i64),
+            downgrade_info: Some(pb::DowngradeInfo {
+                enabled: false,
+                target_version: String::new(),
+            }),
+        }))
+    }
+
+    pub(super) async fn alarm(
+        &self,
+        context: &CallContext,
+        message: Bytes,
+    ) -> Result<Bytes, Status> {
+        let (header, alarms) = match AlarmOperation::decode(message)? {
+            AlarmOperation::List { alarm } => {
+                let mut alarms = self.node.alarms();
+                alarms.retain(|(_, kind)| alarm.is_none_or(|alarm| alarm == *kind));
+                (self.header(), alarms)
+            }
+            AlarmOperation::Change(command) => {
+                let answer = self.execute(context, Operation::Write(command)).await?;
+                let Reply::Alarm { alarms } = answer.reply else {
+                    unreachable!("an alarm change answers with alarms")
+                };
+                (wire_header(answer.header), alarms)
+            }
+        };
+        let alarms = alarms.into_iter().map(|(member, kind)| pb::AlarmMember {
+            member_id: member,
+            alarm: kind as i32,
+        });
+        Ok(encoded(&pb::AlarmResponse {
+            header: proto_header(header),
+            alarms: alarms.collect(),
+        }))
+    }
+
+    pub(super) fn health_check(&self, message: Bytes) -> Result<Bytes, Status> {
+        let request: health::HealthCheckRequest = decode(message)?;
+        if !request.service.is_empty() {
+            return Err(Status::new(Code::NotFound, "unknown service"));
+        }
+        Ok(encoded(&health::HealthCheckResponse {
+            status: self.serving_status() as i32,
+        }))
+    }
+
+    /// Tells the state once, and its end when the server stops.
+    pub(super) async fn health_watch(
+        &self,
+        context: CallContext,
+        mut requests: RequestStream,
+        mut responses: ResponseSink,
+    ) -> Result<(), Status> {
+        use health::health_check_response::ServingStatus;
+        let Some(message) = requests.next().await? else {
+            return Ok(());
+        };
+        let request: health::HealthCheckRequest = decode(message)?;
+        let status = if request.service.is_empty() {
+            self.serving_status()
+        } else {
+            ServingStatus::ServiceUnknown
+        };
+        responses
+            .send(encoded(&health::HealthCheckResponse {
+                status: status as i32,
+            }))
+            .await?;
+        context.shutdown.begun().await;
+        let end = health::HealthCheckResponse {
+            status: ServingStatus::NotServing as i32,
+        };
+        responses.send(encoded(&end)).await
+    }
+
+    fn serving_status(&self) -> health::health_check_response::ServingStatus {
+        use health::health_check_response::ServingStatus;
+        if self.shutdown.has_begun() {
+            ServingStatus::NotServing
+        } else {
+            ServingStatus::Serving
+        }
+    }
+
+    /// The cluster version once it is agreed on.
+    pub(super) fn cluster_version(&self) -> Option<&'static str> {
+        self.node
+            .cluster_version_is_set()
+            .then_some(CLUSTER_VERSION)
+    }
+}
+
+/// An alarm in the words of etcd's Status.
+fn alarm_text((member, kind): (u64, AlarmKind)) -> String {
+    let kind = match kind {
+        AlarmKind::NoSpace => "NOSPACE",
+        AlarmKind::Corrupt => "CORRUPT",
+    };
+    format!("memberID:{member} alarm:{kind} ")
+}

@@ -1,0 +1,163 @@
+//! The etcd v3 services of a node: from a decoded message to the node and back.
+//!
+//! Each file serves one gRPC service; what is not there yet answers `Unimplemented` by name. The
+//! only way to the store is [`EtcdService::execute`], which authorises the operation first.
+
+mod cluster;
+mod http;
+mod kv;
+mod lease;
+mod maintenance;
+mod watch;
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use engine::auth::{Identity, Policy, authorize};
+use engine::command::Operation;
+use grpc::mapping::{Header, RequestLimits};
+use grpc::{
+    CallContext, Code, HttpRequest, HttpResponse, Method, RequestStream, ResponseSink, Service,
+    Shutdown, Status, status,
+};
+
+use crate::node::{self, Answer, Node, WriteError};
+
+/// The release of etcd whose surface is covered; what version queries answer.
+pub const ETCD_VERSION: &str = "3.7.3";
+/// The cluster version that goes with it.
+pub const CLUSTER_VERSION: &str = "3.7.0";
+
+/// Serves the client API of one node.
+pub struct EtcdService {
+    node: Node,
+    limits: RequestLimits,
+    /// Watch answers that may be split are split above this.
+    fragment_bytes: usize,
+    shutdown: Shutdown,
+}
+
+impl EtcdService {
+    /// The services of `node`.
+    pub fn new(node: Node, limits: RequestLimits, shutdown: Shutdown) -> Rc<EtcdService> {
+        let fragment_bytes = limits.write_bytes_max + 512 * 1024;
+        Rc::new(EtcdService {
+            node,
+            limits,
+            fragment_bytes,
+            shutdown,
+        })
+    }
+
+    /// Authorises an operation and executes it.
+    async fn execute(&self, context: &CallContext, operation: Operation) -> Result<Answer, Status> {
+        // Authentication is off: whoever calls is nobody in particular, and a token that a client
+        // still carries is not looked at, as in etcd.
+        let _ = &context.token;
+        let operation = authorize(operation, &Identity::Anonymous, &Policy::Disabled)
+            .map_err(|_| status::PERMISSION_DENIED)?;
+        self.node.execute(operation).await.map_err(write_status)
+    }
+
+    /// The header of an answer that reads nothing of the store.
+    fn header(&self) -> Header {
+        wire_header(self.node.header())
+    }
+
+    fn check_leader(&self, context: &CallContext) -> Result<(), Status> {
+        if context.requires_leader && !self.node.has_leader() {
+            return Err(status::NO_LEADER);
+        }
+        Ok(())
+    }
+}
+
+/// A node's header as the mapping writes it.
+fn wire_header(header: node::Header) -> Header {
+    Header {
+        cluster_id: header.cluster_id,
+        member_id: header.member_id,
+        revision: header.revision,
+        raft_term: header.raft_term,
+    }
+}
+
+/// The header as a protobuf struct, for answers that are encoded by prost.
+fn proto_header(header: Header) -> Option<grpc::proto::etcdserverpb::ResponseHeader> {
+    Some(grpc::proto::etcdserverpb::ResponseHeader {
+        cluster_id: header.cluster_id,
+        member_id: header.member_id,
+        revision: header.revision,
+        raft_term: header.raft_term,
+    })
+}
+
+fn encoded(message: &impl prost::Message) -> Bytes {
+    Bytes::from(message.encode_to_vec())
+}
+
+/// What a failed operation looks like on the wire.
+fn write_status(error: WriteError) -> Status {
+    match error {
+        WriteError::Command(error) => Status::from(error),
+        WriteError::TooManyRequests => status::TOO_MANY_REQUESTS,
+        WriteError::NoLeader => status::NO_LEADER,
+        WriteError::TimedOut => status::TIMEOUT,
+        WriteError::Stopped => status::STOPPED,
+    }
+}
+
+/// The refusal of what etcd has and this version has not.
+fn not_yet(method: Method) -> Status {
+    let path = method.path();
+    Status::new(
+        Code::Unimplemented,
+        format!("ringd: {path} is not supported yet"),
+    )
+}
+
+impl Service for EtcdService {
+    async fn unary(
+        self: Rc<Self>,
+        context: CallContext,
+        method: Method,
+        message: Bytes,
+    ) -> Result<Bytes, Status> {
+        self.check_leader(&context)?;
+        match method {
+            Method::Range | Method::Put | Method::DeleteRange | Method::Txn | Method::Compact => {
+                self.store_operation(&context, method, message).await
+            }
+            Method::LeaseGrant => self.lease_grant(&context, message).await,
+            Method::LeaseRevoke => self.store_operation(&context, method, message).await,
+            Method::LeaseTimeToLive => self.lease_time_to_live(message).await,
+            Method::LeaseLeases => self.lease_leases(),
+            Method::MemberList => self.member_list(message),
+            Method::Status => self.status(),
+            Method::Alarm => self.alarm(&context, message).await,
+            Method::HealthCheck => self.health_check(message),
+            _ => Err(not_yet(method)),
+        }
+    }
+
+    async fn stream(
+        self: Rc<Self>,
+        context: CallContext,
+        method: Method,
+        requests: RequestStream,
+        responses: ResponseSink,
+    ) -> Result<(), Status> {
+        self.check_leader(&context)?;
+        match method {
+            Method::Watch => self.watch(context, requests, responses).await,
+            Method::LeaseKeepAlive => self.lease_keep_alive(requests, responses).await,
+            Method::RangeStream => self.range_stream(&context, requests, responses).await,
+            Method::HealthWatch => self.health_watch(context, requests, responses).await,
+            _ => Err(not_yet(method)),
+        }
+    }
+
+    async fn http(self: Rc<Self>, request: HttpRequest) -> HttpResponse {
+        self.http_answer(&request).await
+    }
+}
