@@ -1,0 +1,183 @@
+//! One life of the member: the real node with its clients around it, as tasks of one simulated core.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use reactor::{Class, World};
+use ringd::log::Logger;
+use ringd::node::Node;
+
+use crate::clients::{ClientState, run_client};
+use crate::history::History;
+use crate::leases::{run_lease_keeper, run_lease_monitor};
+use crate::plan::Plan;
+use crate::watchers::{WatcherState, run_watcher};
+use crate::wire;
+
+/// Where a life is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Opening and replaying.
+    Opening,
+    /// Clients work.
+    Serving,
+    /// Clients finish what they have begun and watchers catch up.
+    Quiet,
+    /// The node closes its log.
+    Stopping,
+    /// It is closed.
+    Stopped,
+    /// It did not start, or a write or flush failed.
+    Failed,
+}
+
+/// What the run and the tasks of all lives share.
+pub struct Shared {
+    /// The plan.
+    pub plan: Plan,
+    /// The evidence.
+    pub history: RefCell<History>,
+    /// Where this life is.
+    pub phase: Cell<Phase>,
+    /// Why it failed.
+    pub failure: RefCell<Option<String>>,
+    /// Operations that were asked for, in all lives.
+    pub operations: Cell<usize>,
+    /// Clients stop when this many were asked for.
+    pub operations_limit: Cell<usize>,
+    /// Tasks of clients that have work left in this life.
+    pub busy: Cell<usize>,
+    /// Nanoseconds to add to the member's clock for the history's.
+    pub clock_offset: Cell<i64>,
+    /// Clients, over all lives.
+    pub clients: RefCell<Vec<ClientState>>,
+    /// Watch streams, over all lives.
+    pub watchers: RefCell<Vec<WatcherState>>,
+    /// Next id of a tracked lease.
+    pub next_lease: Cell<i64>,
+    /// Next number that makes a command unlike all others.
+    pub next_nonce: Cell<i64>,
+}
+
+impl Shared {
+    /// The history's clock, read on the member's core.
+    pub fn now(&self, world: &World) -> u64 {
+        (world.now().nanos() as i64 + self.clock_offset.get()) as u64
+    }
+
+    /// Whether clients may begin another operation.
+    pub fn wants_more(&self) -> bool {
+        self.phase.get() == Phase::Serving && self.operations.get() < self.operations_limit.get()
+    }
+
+    /// A number nobody had before.
+    pub fn nonce(&self) -> i64 {
+        let nonce = self.next_nonce.get();
+        self.next_nonce.set(nonce + 1);
+        nonce
+    }
+
+    /// Notes the apply hash the node has now.
+    pub fn sample_hash(&self, node: &Node) {
+        let (index, hash) = (node.applied().index, node.apply_hash());
+        self.history.borrow_mut().saw_hash(index, hash);
+    }
+}
+
+/// A task of a client counts as busy until it is dropped.
+pub struct Busy(Rc<Shared>);
+
+impl Busy {
+    /// One more.
+    pub fn new(shared: &Rc<Shared>) -> Busy {
+        shared.busy.set(shared.busy.get() + 1);
+        Busy(shared.clone())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.set(self.0.busy.get() - 1);
+    }
+}
+
+/// The first task of the member's core.
+pub async fn run_member(world: World, shared: Rc<Shared>) {
+    let opened_at = shared.now(&world);
+    let options = shared.plan.options.clone();
+    let node = match Node::open(world.clone(), options, Rc::new(Logger::silent())).await {
+        Ok(node) => node,
+        Err(error) => return fail(&shared, error.to_string()),
+    };
+    if let Err(failure) = node.ready().await {
+        return fail(&shared, failure);
+    }
+    shared.sample_hash(&node);
+    begin_leases_anew(&shared, opened_at, shared.now(&world));
+    check_nothing_is_lost(&shared, &node);
+    shared.phase.set(Phase::Serving);
+    let shutdown = grpc::Shutdown::default();
+    start_tasks(&world, &node, &shared, &shutdown);
+    loop {
+        world.sleep(Duration::from_millis(1)).await;
+        shared.sample_hash(&node);
+        if shared.phase.get() == Phase::Stopping {
+            break;
+        }
+    }
+    shutdown.begin();
+    node.stop().await;
+    shared.phase.set(Phase::Stopped);
+}
+
+fn fail(shared: &Shared, failure: String) {
+    *shared.failure.borrow_mut() = Some(failure);
+    shared.phase.set(Phase::Failed);
+}
+
+/// Revisions never go back, a restart included.
+fn check_nothing_is_lost(shared: &Shared, node: &Node) {
+    let revision = node.applied().revision;
+    let mut history = shared.history.borrow_mut();
+    let seen = history.revision_seen;
+    if revision < seen {
+        history.violation(format!("restarted at revision {revision}, {seen} was answered before"));
+    }
+}
+
+/// A lease has its full time to live again when its leader starts.
+fn begin_leases_anew(shared: &Shared, opened_at: u64, ready_at: u64) {
+    let mut history = shared.history.borrow_mut();
+    for lease in history.leases.values_mut().filter(|lease| !lease.gone) {
+        lease.not_before = lease.not_before.max(opened_at + lease.ttl as u64 * 1_000_000_000);
+        lease.renewed_by = lease.renewed_by.max(ready_at);
+    }
+}
+
+fn start_tasks(world: &World, node: &Node, shared: &Rc<Shared>, shutdown: &grpc::Shutdown) {
+    let (watched, shared_too) = (node.clone(), shared.clone());
+    drop(world.spawn(Class::Consensus, async move {
+        let failure = watched.failed().await;
+        fail(&shared_too, failure);
+    }));
+    if shared.plan.wire {
+        wire::serve(world, node, shutdown);
+    } else {
+        for client in 0..shared.plan.clients {
+            let run = run_client(world.clone(), node.clone(), shared.clone(), client);
+            drop(world.spawn(Class::Request, run));
+        }
+    }
+    for watcher in 0..shared.plan.watchers {
+        let run = run_watcher(world.clone(), node.clone(), shared.clone(), watcher);
+        drop(world.spawn(Class::Request, run));
+    }
+    for keeper in 0..shared.plan.lease_keepers {
+        let client = shared.plan.clients + keeper;
+        let run = run_lease_keeper(world.clone(), node.clone(), shared.clone(), client);
+        drop(world.spawn(Class::Request, run));
+    }
+    let run = run_lease_monitor(world.clone(), node.clone(), shared.clone());
+    drop(world.spawn(Class::Request, run));
+}
