@@ -20,8 +20,11 @@ pub mod request;
 pub mod seeds;
 pub mod superblock;
 
+/// Makes inputs to begin with.
+pub type Seeds = fn() -> Vec<Vec<u8>>;
+
 /// Every target but the canary, with its seeds.
-pub const TARGETS: &[(&str, fn() -> Vec<Vec<u8>>)] = &[
+pub const TARGETS: &[(&str, Seeds)] = &[
     ("superblock", superblock::seeds),
     ("log_record", log_record::seeds),
     ("recovery", recovery::seeds),
