@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::driver::Driver;
 use crate::executor::PanicPolicy;
 use crate::fallback::Fallback;
+use crate::kernel::memory::disable_huge_pages;
 use crate::kernel::pin::pin_thread;
 use crate::uring::Uring;
 use crate::world::World;
@@ -34,6 +35,9 @@ pub struct RunOptions {
     pub spin: Duration,
     /// What a panic does.
     pub panics: PanicPolicy,
+    /// Let the kernel back memory with huge pages. A store that grows record by record pays for each of
+    /// them at its first touch, and an idle one holds more than it uses.
+    pub huge_pages: bool,
 }
 
 impl Default for RunOptions {
@@ -43,6 +47,7 @@ impl Default for RunOptions {
             pin_to: None,
             spin: Duration::ZERO,
             panics: PanicPolicy::Abort,
+            huge_pages: false,
         }
     }
 }
@@ -58,6 +63,9 @@ where
 {
     if let Some(processor) = options.pin_to {
         pin_thread(processor)?;
+    }
+    if !options.huge_pages {
+        disable_huge_pages()?;
     }
     let world = World::new(open_driver(options)?, options.panics);
     let stop = StopOnDrop(world.clone());

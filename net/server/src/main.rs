@@ -9,6 +9,9 @@ use ringd::exit::{self, Exit};
 use ringd::log::Logger;
 use ringd::{inspect, salvage, serve};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.first().map(String::as_str) {

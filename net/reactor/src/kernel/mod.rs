@@ -7,6 +7,7 @@ pub(crate) mod descriptor;
 pub(crate) mod epoll;
 pub(crate) mod file;
 pub(crate) mod lock;
+pub(crate) mod memory;
 pub(crate) mod pin;
 pub(crate) mod signal;
 pub(crate) mod socket;

@@ -50,6 +50,8 @@ struct Inner {
     sequencer: RefCell<Sequencer>,
     /// Raised when the pipeline has something to do.
     work: Rc<Flag>,
+    /// Raised when a request waits for an entry.
+    submitted: Flag,
     applied: Cell<Applied>,
     compact_revision: Cell<i64>,
     raft_term: Cell<u64>,
@@ -63,6 +65,9 @@ struct Inner {
     disk_full: Cell<bool>,
     alarm_proposed: Cell<bool>,
 }
+
+/// A request that waited this long for its outcome is worth a line in the log.
+const SLOW_REQUEST: Duration = Duration::from_secs(1);
 
 /// Where a node is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -179,7 +184,7 @@ impl Node {
         if let Err((error, _responder)) = submitted {
             return Err(error);
         }
-        self.0.work.raise();
+        self.0.submitted.raise();
         let outcome = waiting.await.ok_or(WriteError::Stopped)??;
         match outcome.result {
             Ok(reply) => Ok(Answer {
@@ -337,31 +342,42 @@ impl Node {
 
     /// Starts the tasks of a node that was put together.
     fn start(&self) {
-        let node = self.clone();
-        drop(
-            self.0
-                .world
-                .spawn(Class::Consensus, async move { node.run_pipeline().await }),
+        self.spawn(
+            Class::Consensus,
+            |node| async move { node.run_pipeline().await },
         );
-        let node = self.clone();
-        drop(
-            self.0
-                .world
-                .spawn(Class::Background, async move { node.run_timeouts().await }),
+        self.spawn(
+            Class::Request,
+            |node| async move { node.run_batches().await },
         );
-        let node = self.clone();
-        drop(
-            self.0
-                .world
-                .spawn(Class::Request, async move { node.run_leases().await }),
+        self.spawn(Class::Background, |node| async move {
+            node.run_timeouts().await
+        });
+        self.spawn(
+            Class::Request,
+            |node| async move { node.run_leases().await },
         );
-        let node = self.clone();
-        drop(
-            self.0
-                .world
-                .spawn(Class::Request, async move { node.run_watches().await }),
+        self.spawn(
+            Class::Request,
+            |node| async move { node.run_watches().await },
         );
+        self.spawn(Class::Background, |node| async move {
+            node.run_progress().await
+        });
         self.0.work.raise();
+    }
+
+    /// Starts a task of the node; it ends with the node's core.
+    fn spawn<F: Future<Output = ()> + 'static>(&self, class: Class, task: impl FnOnce(Node) -> F) {
+        drop(self.0.world.spawn(class, task(self.clone())));
+    }
+
+    /// Wakes the pipeline behind the requests that are runnable now, so that they travel together.
+    async fn run_batches(&self) {
+        while self.0.state.get() <= State::Stopping {
+            self.0.submitted.wait().await;
+            self.0.work.raise();
+        }
     }
 
     /// The pipeline's task: runs it whenever there is something to do.
@@ -430,11 +446,35 @@ impl Node {
         self.0.watches.published(&published);
     }
 
+    /// Says where the pipeline stands when a request has waited long.
+    fn warn_of_backlog(&self, now_nanos: u64) {
+        let Some(backlog) = self.0.sequencer.borrow().backlog() else {
+            return;
+        };
+        let waited = Duration::from_nanos(now_nanos.saturating_sub(backlog.since_nanos));
+        if waited < SLOW_REQUEST {
+            return;
+        }
+        let waited_ms = waited.as_millis() as u64;
+        let fields = [
+            ("waited-ms", waited_ms.into()),
+            ("oldest-index", backlog.index.into()),
+            ("durable-index", backlog.durable.into()),
+            ("commit-index", backlog.committed.into()),
+            ("applied-index", backlog.applied.into()),
+            ("records-in-flight", backlog.records_in_flight.into()),
+            ("log-bytes-waiting", backlog.log_bytes_waiting.into()),
+            ("requests-waiting", backlog.requests_waiting.into()),
+        ];
+        self.0.logger.warn("a request waits for the log", &fields);
+    }
+
     /// Ends the wait of requests that have no outcome after the request timeout.
     async fn run_timeouts(&self) {
         while self.0.state.get() <= State::Serving {
             self.0.world.sleep(TIMEOUT_SWEEP_INTERVAL).await;
             let now = self.0.world.now().nanos();
+            self.warn_of_backlog(now);
             let timeout = self.0.options.request_timeout.as_nanos() as u64;
             self.0
                 .sequencer

@@ -1,7 +1,8 @@
 //! From a data directory to a running member.
 
 use std::cell::{Cell, RefCell};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -172,8 +173,7 @@ impl Node {
     ) -> Result<Node, StartError> {
         let work = Rc::new(Flag::default());
         let path = options.data_dir.clone();
-        world
-            .create_dir_all(&path)
+        create_directory(&world, &path)
             .await
             .map_err(|error| StartError::Directory {
                 path: path.clone(),
@@ -193,6 +193,13 @@ impl Node {
                 OpenError::Locked { .. } => StartError::Locked {
                     path: path.clone(),
                     what: disk.lock_holder().unwrap_or_else(|| error.to_string()),
+                },
+                OpenError::Missing { .. } if options.must_exist => StartError::Directory {
+                    path: path.clone(),
+                    what: "--initial-cluster-state=existing is for a directory that holds a member's data, \
+                           and there is none here; use --initial-cluster-state=new for a new cluster \
+                           (joining one is not supported yet)"
+                        .to_owned(),
                 },
                 error => StartError::Log {
                     path: path.clone(),
@@ -268,6 +275,7 @@ impl Node {
             shards,
             sequencer: RefCell::new(sequencer),
             work,
+            submitted: Flag::default(),
             applied: Cell::new(applied),
             compact_revision: Cell::new(-1),
             raft_term: Cell::new(term),
@@ -281,6 +289,33 @@ impl Node {
             alarm_proposed: Cell::new(false),
         })))
     }
+}
+
+/// Makes the data directory and its missing parents, durably: whatever is synced inside a directory
+/// is lost with its name.
+async fn create_directory(world: &World, path: &Path) -> io::Result<()> {
+    // The superblock comes last, so its directory was made durable before.
+    if let Ok(names) = world.list_dir(path).await
+        && names.iter().any(|(name, _)| name == "superblock")
+    {
+        return Ok(());
+    }
+    let mut parents = Vec::new();
+    for parent in path.ancestors().skip(1) {
+        let parent = match parent.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => parent,
+        };
+        parents.push(parent);
+        if world.list_dir(parent).await.is_ok() {
+            break;
+        }
+    }
+    world.create_dir_all(path).await?;
+    for parent in parents {
+        world.sync_dir(parent).await?;
+    }
+    Ok(())
 }
 
 /// Drives the opening machine to its outcome.

@@ -121,6 +121,27 @@ pub(super) struct Sequencer {
     read_only: bool,
 }
 
+/// Where the pipeline stands while a request waits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Backlog {
+    /// When the oldest request without an outcome was proposed.
+    pub(super) since_nanos: u64,
+    /// Its entry.
+    pub(super) index: u64,
+    /// Durable up to here.
+    pub(super) durable: u64,
+    /// Committed up to here.
+    pub(super) committed: u64,
+    /// Applied up to here.
+    pub(super) applied: u64,
+    /// Records written and not yet synced.
+    pub(super) records_in_flight: u32,
+    /// Bytes that wait for a record.
+    pub(super) log_bytes_waiting: u64,
+    /// Requests that wait for an entry.
+    pub(super) requests_waiting: usize,
+}
+
 /// What a sequencer is made of.
 pub(super) struct Parts {
     /// Consensus, restored.
@@ -290,8 +311,7 @@ impl Sequencer {
     fn propose(&mut self, now_nanos: u64) -> bool {
         let mut moved = false;
         while !self.poisoned {
-            let last = self.flights.back().map_or(0, |flight| flight.index);
-            if last > self.durable && last - self.durable >= self.entries_in_flight_max {
+            if !self.may_propose() {
                 break;
             }
             if self.closed.is_empty() {
@@ -313,6 +333,22 @@ impl Sequencer {
             moved = true;
         }
         moved
+    }
+
+    /// Whether the next entry should go now rather than grow. While entries are on their way to the
+    /// disk a further one goes only if it carries as much as they do: many clients then share one
+    /// flush instead of splitting over two, and a slow disk still gets the next write early.
+    fn may_propose(&self) -> bool {
+        let on_their_way = self
+            .flights
+            .iter()
+            .rev()
+            .take_while(|f| f.index > self.durable);
+        let (entries, requests) = on_their_way.fold((0, 0), |(n, r), flight| {
+            (n + 1, r + flight.responders.len())
+        });
+        let carries_as_much = !self.closed.is_empty() || self.waiting_requests >= requests;
+        entries == 0 || (entries < self.entries_in_flight_max && carries_as_much)
     }
 
     fn take_flight(
@@ -511,6 +547,21 @@ impl Sequencer {
     pub(super) fn stop(&mut self) {
         self.read_only = true;
         self.wal.stop();
+    }
+
+    /// Where the pipeline stands, if a request waits for its outcome.
+    pub(super) fn backlog(&self) -> Option<Backlog> {
+        let oldest = self.flights.front()?;
+        Some(Backlog {
+            since_nanos: oldest.proposed_nanos,
+            index: oldest.index,
+            durable: self.durable,
+            committed: self.committed,
+            applied: self.coordinator.applied().index,
+            records_in_flight: self.wal.records_in_flight(),
+            log_bytes_waiting: self.wal.waiting_bytes(),
+            requests_waiting: self.waiting_requests,
+        })
     }
 
     /// Whether requests wait for their outcome.

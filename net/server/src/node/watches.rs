@@ -12,7 +12,6 @@ use engine::read::EventRead;
 use engine::shard::EventsRequest;
 use engine::store::{Event, RangeSet};
 use engine::watch::{CatchUp, CreateError, Output, StreamId, WatchHub, WatchId, WatchSpec};
-use reactor::Class;
 
 use super::{Node, State, WriteError};
 use crate::local::Flag;
@@ -89,12 +88,6 @@ impl Node {
 
     /// The task that publishes what became visible, in order.
     pub(super) async fn run_watches(&self) {
-        let node = self.clone();
-        drop(
-            self.0
-                .world
-                .spawn(Class::Background, async move { node.run_progress().await }),
-        );
         loop {
             self.0.watches.visible.wait().await;
             if self.0.state.get() >= State::Stopped {
@@ -166,7 +159,7 @@ impl Node {
         Ok((chunk.events, chunk.next))
     }
 
-    async fn run_progress(&self) {
+    pub(super) async fn run_progress(&self) {
         let interval = self.0.options.watch_progress_interval;
         while self.0.state.get() <= State::Serving {
             // Up to a tenth more, so that the notes of many members do not fall together.
