@@ -18,6 +18,15 @@ pub fn check(data: &[u8]) {
     let Some((steering, input)) = steered(data) else {
         return;
     };
+    let bytes = repaired(steering, input);
+    match Record::decode(&bytes, SALT) {
+        Ok(record) => check_record(&record, &bytes),
+        Err(error) => drop(error.to_string()),
+    }
+}
+
+/// The input with length and checksum put right.
+fn repaired(steering: u8, input: &[u8]) -> Vec<u8> {
     let mut bytes = input.to_vec();
     if steering & KEEP_LEN == 0 && bytes.len() >= 8 {
         let len = bytes.len() as u32;
@@ -30,10 +39,7 @@ pub fn check(data: &[u8]) {
         let sum = crc32c::crc32c_append(seed, &bytes[4..end]);
         bytes[..4].copy_from_slice(&sum.to_le_bytes());
     }
-    match Record::decode(&bytes, SALT) {
-        Ok(record) => check_record(&record, &bytes),
-        Err(error) => drop(error.to_string()),
-    }
+    bytes
 }
 
 fn check_record(record: &Record<'_>, bytes: &[u8]) {
@@ -76,6 +82,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         let mut bytes = Vec::new();
         record.encode(SALT, &mut bytes);
         bytes.truncate(record.encoded_len());
+        assert_eq!(repaired(0, &bytes), bytes, "the sum is another one");
         bytes
     };
     vec![

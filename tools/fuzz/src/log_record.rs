@@ -7,6 +7,7 @@ use bytes::Bytes;
 use wal::inspect::{RecordReport, RecordState, segment_records};
 use wal::record::{self, ENTRY_HEADER_BYTES, HEADER_BYTES, Header, Kind, Place, Salt};
 use wal::{BLOCK_BYTES, Entry, Index, Term};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::{SALT, steer, steered};
 
@@ -30,8 +31,7 @@ pub fn check(data: &[u8]) {
     let Some((steering, input)) = steered(data) else {
         return;
     };
-    let mut segment = blocks(input);
-    repair(&mut segment, steering);
+    let segment = segment(steering, input);
     let reports = segment_records(LANE, SEGMENT, &segment, SALT);
     let mut end = 0;
     for report in &reports {
@@ -41,6 +41,12 @@ pub fn check(data: &[u8]) {
             end = check_intact(report, &segment);
         }
     }
+}
+
+fn segment(steering: u8, input: &[u8]) -> Vec<u8> {
+    let mut segment = blocks(input);
+    repair(&mut segment, steering);
+    segment
 }
 
 /// The input cut into pieces at each marker, each piece padded to whole blocks.
@@ -71,11 +77,7 @@ fn u32_at(bytes: &[u8], offset: usize) -> u32 {
 
 /// Puts offsets and checksums right wherever a record seems to begin.
 fn repair(segment: &mut [u8], steering: u8) {
-    let salt = SALT.to_le_bytes();
-    let (header_seed, body_seed) = (
-        crc32c::crc32c(&salt),
-        crc32c::crc32c_append(!crc32c::crc32c(&salt), b"body"),
-    );
+    let header_seed = crc32c::crc32c(&SALT.to_le_bytes());
     for start in (0..segment.len()).step_by(BLOCK) {
         if segment[start..start + 4] != *b"Logr" {
             continue;
@@ -90,8 +92,8 @@ fn repair(segment: &mut [u8], steering: u8) {
         let body_bytes = u32_at(segment, start + BODY_BYTES) as usize;
         let body = start + HEADER_BYTES;
         if let Some(body) = segment.get(body..body.saturating_add(body_bytes)) {
-            let sum = crc32c::crc32c_append(body_seed, body).to_le_bytes();
-            segment[start + BODY_SUM..start + BODY_SUM + 4].copy_from_slice(&sum);
+            let sum = xxh3_64_with_seed(body, SALT).to_le_bytes();
+            segment[start + BODY_SUM..start + BODY_SUM + sum.len()].copy_from_slice(&sum);
         }
         let sum = crc32c::crc32c_append(header_seed, &segment[start..start + HEADER_SUM]);
         segment[start + HEADER_SUM..start + HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
@@ -166,7 +168,8 @@ pub(crate) fn header(kind: Kind, offset: u64) -> Header {
     }
 }
 
-/// An empty segment, one record of each kind, and two records in a row.
+/// An empty segment, one record of each kind, and two records in a row. All are intact with the sums that
+/// are put right here, so that this stays what the log does.
 pub fn seeds() -> Vec<Vec<u8>> {
     let entry = |index: u64, data: &'static [u8]| Entry {
         index: Index(index),
@@ -191,6 +194,13 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let next = record(Kind::Entries, BLOCK_BYTES, &[entry(3, b"next")]);
     let row = [entries.clone(), b"\xfe\xed".to_vec(), next].concat();
     let plain = [Vec::new(), entries.clone(), beacon, footer, row];
+    for (input, records) in plain.iter().zip([0, 1, 1, 1, 2]) {
+        let reports = segment_records(LANE, SEGMENT, &segment(0, input), SALT);
+        let intact = reports
+            .iter()
+            .filter(|report| report.state == RecordState::Intact);
+        assert_eq!(intact.count(), records, "a seed is no record: {reports:?}");
+    }
     let mut seeds: Vec<Vec<u8>> = plain.iter().map(|input| steer(0, input)).collect();
     seeds.push(steer(KEEP_SUMS | KEEP_OFFSETS, &entries));
     seeds

@@ -32,11 +32,15 @@ pub fn check(data: &[u8]) {
     let mut copy = input[..input.len().min(COPY)].to_vec();
     copy.resize(COPY, 0);
     if steering & KEEP_SUM == 0 {
-        let sum = xxh3_64(&copy[..COPY - 8]);
-        copy[COPY - 8..].copy_from_slice(&sum.to_le_bytes());
+        repair(&mut copy);
     }
     check_copy(&copy);
     check_file(&copy, usize::from(steering >> 6));
+}
+
+fn repair(copy: &mut [u8]) {
+    let sum = xxh3_64(&copy[..COPY - 8]);
+    copy[COPY - 8..].copy_from_slice(&sum.to_le_bytes());
 }
 
 fn check_copy(copy: &[u8]) {
@@ -85,6 +89,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
         last: Index(4),
     });
     full.section = b"a section of the engine".to_vec();
+    let mut again = encode(&full);
+    repair(&mut again);
+    assert_eq!(decode(&again), Ok(full.clone()), "the sum is another one");
     let short = b"ringd-sb, but no more".to_vec();
     let images = [encode(&new), encode(&full), short];
     let mut seeds: Vec<Vec<u8>> = images.iter().map(|image| steer(0, image)).collect();
