@@ -118,7 +118,8 @@ impl Summary {
         // A sum does not depend on which thread was faster.
         self.hash = self.hash.wrapping_add(report.hash);
         let seed = report.seed;
-        self.violations.extend(report.violations.into_iter().map(|what| (seed, what)));
+        self.violations
+            .extend(report.violations.into_iter().map(|what| (seed, what)));
         if let Some(again) = again {
             self.twice += 1;
             if again != report.hash {

@@ -41,7 +41,10 @@ pub async fn run_client(world: World, node: Node, shared: Rc<Shared>, client: us
             // A client that gives up drops its request wherever it is.
             Some(patience) => {
                 let performed = perform(&node, &shared, client, action);
-                world.timeout(patience, performed).await.unwrap_or(Outcome::Unknown)
+                world
+                    .timeout(patience, performed)
+                    .await
+                    .unwrap_or(Outcome::Unknown)
             }
         };
         if let (Outcome::Answered { revision, .. }, true) = (&outcome, patience.is_none())
@@ -151,7 +154,13 @@ async fn compare_and_set(node: &Node, shared: &Shared, client: usize, _revision:
     let key = shared.clients.borrow_mut()[client].workload.key();
     let range = Range::all(KeyRange::single(key.clone()));
     let outcome = perform(node, shared, client, Action::Range(range.clone())).await;
-    let Outcome::Answered { reply: Reply::Range(reply), .. } = outcome else { return };
+    let Outcome::Answered {
+        reply: Reply::Range(reply),
+        ..
+    } = outcome
+    else {
+        return;
+    };
     let found = reply.kvs.first().map_or(0, |kv| kv.mod_revision);
     let nonce = shared.nonce();
     let put = Put {
@@ -196,15 +205,19 @@ async fn ask(node: &Node, action: Action) -> Outcome {
         Action::Range(range) => Operation::Range(range),
         Action::ReadTxn(txn) => Operation::ReadTxn(txn),
         Action::LeaseKeys(id) => {
-            return node.keys_of_lease(id).await.map_or(Outcome::Unknown, Outcome::Keys);
+            return node
+                .keys_of_lease(id)
+                .await
+                .map_or(Outcome::Unknown, Outcome::Keys);
         }
     };
     let authorized = authorize(operation, &Identity::Anonymous, &Policy::Disabled);
     let authorized = authorized.expect("authentication is off");
     match node.execute(authorized).await {
-        Ok(answer) => {
-            Outcome::Answered { revision: answer.header.revision, reply: answer.reply }
-        }
+        Ok(answer) => Outcome::Answered {
+            revision: answer.header.revision,
+            reply: answer.reply,
+        },
         Err(WriteError::Command(error)) => Outcome::Failed(error),
         Err(WriteError::TooManyRequests) => Outcome::Refused,
         Err(WriteError::NoLeader | WriteError::TimedOut | WriteError::Stopped) => Outcome::Unknown,

@@ -240,7 +240,9 @@ impl History {
 
     /// Notes that somebody was told that a lease is gone.
     pub fn lease_is_gone(&mut self, id: i64, now: u64, told_by: &str) {
-        let Some(lease) = self.leases.get_mut(&id) else { return };
+        let Some(lease) = self.leases.get_mut(&id) else {
+            return;
+        };
         if lease.gone {
             return;
         }
@@ -256,8 +258,12 @@ impl History {
 
     /// Notes a successful renewal that was asked for at `asked` and answered at `answered`.
     pub fn lease_renewed(&mut self, id: i64, asked: u64, answered: u64) {
-        let Some(lease) = self.leases.get_mut(&id) else { return };
-        lease.not_before = lease.not_before.max(asked + lease.ttl as u64 * 1_000_000_000);
+        let Some(lease) = self.leases.get_mut(&id) else {
+            return;
+        };
+        lease.not_before = lease
+            .not_before
+            .max(asked + lease.ttl as u64 * 1_000_000_000);
         lease.renewed_by = lease.renewed_by.max(answered);
         if lease.gone {
             self.violation(format!("lease {id} was renewed after it had ended"));

@@ -41,7 +41,9 @@ pub async fn run_lease_keeper(world: World, node: Node, shared: Rc<Shared>, clie
         let renewals = shared.clients.borrow_mut()[client].random.below(4);
         for _ in 0..renewals {
             let ttl = shared.history.borrow().leases[&id].ttl as u64;
-            let nanos = shared.clients.borrow_mut()[client].random.below(ttl * SECOND);
+            let nanos = shared.clients.borrow_mut()[client]
+                .random
+                .below(ttl * SECOND);
             world.sleep(Duration::from_nanos(nanos)).await;
             if !shared.wants_more() || !renew(&world, &node, &shared, id) {
                 break;
@@ -65,7 +67,10 @@ async fn grant(world: &World, node: &Node, shared: &Shared, client: usize) -> Op
     shared.next_lease.set(id + 1);
     let ttl = 1 + shared.clients.borrow_mut()[client].random.below(3) as i64;
     let asked = shared.now(world);
-    let command = Command::LeaseGrant { id: LeaseId(id), ttl };
+    let command = Command::LeaseGrant {
+        id: LeaseId(id),
+        ttl,
+    };
     let outcome = perform(node, shared, client, Action::Write(command)).await;
     if !matches!(outcome, Outcome::Answered { .. }) {
         return None;
@@ -134,6 +139,9 @@ fn check_lease(node: &Node, shared: &Shared, id: i64, now: u64) {
     let due = lease.renewed_by + lease.ttl as u64 * SECOND + SLACK;
     if now > due && !lease.revoke_asked {
         let late = now - due;
-        history.violation(format!("lease {id} of {} s is {late} ns overdue", lease.ttl));
+        history.violation(format!(
+            "lease {id} of {} s is {late} ns overdue",
+            lease.ttl
+        ));
     }
 }

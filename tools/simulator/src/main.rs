@@ -62,5 +62,9 @@ fn trace(seed: u64) -> ExitCode {
 }
 
 fn exit(good: bool) -> ExitCode {
-    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

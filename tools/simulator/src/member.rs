@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use engine::command::LeaseId;
 use reactor::{Class, World};
 use ringd::log::Logger;
 use ringd::node::Node;
@@ -114,7 +115,7 @@ pub async fn run_member(world: World, shared: Rc<Shared>) {
         return fail(&shared, failure);
     }
     shared.sample_hash(&node);
-    begin_leases_anew(&shared, opened_at, shared.now(&world));
+    begin_leases_anew(&shared, &node, opened_at, shared.now(&world));
     check_nothing_is_lost(&shared, &node);
     shared.phase.set(Phase::Serving);
     let shutdown = grpc::Shutdown::default();
@@ -142,16 +143,25 @@ fn check_nothing_is_lost(shared: &Shared, node: &Node) {
     let mut history = shared.history.borrow_mut();
     let seen = history.revision_seen;
     if revision < seen {
-        history.violation(format!("restarted at revision {revision}, {seen} was answered before"));
+        history.violation(format!(
+            "restarted at revision {revision}, {seen} was answered before"
+        ));
     }
 }
 
-/// A lease has its full time to live again when its leader starts.
-fn begin_leases_anew(shared: &Shared, opened_at: u64, ready_at: u64) {
+/// A lease has its full time to live again when its leader starts, unless its end was in the log.
+fn begin_leases_anew(shared: &Shared, node: &Node, opened_at: u64, ready_at: u64) {
     let mut history = shared.history.borrow_mut();
-    for lease in history.leases.values_mut().filter(|lease| !lease.gone) {
-        lease.not_before = lease.not_before.max(opened_at + lease.ttl as u64 * 1_000_000_000);
-        lease.renewed_by = lease.renewed_by.max(ready_at);
+    let ids: Vec<i64> = history.leases.keys().copied().collect();
+    for id in ids {
+        if node.lease_status(LeaseId(id)).is_none() {
+            history.lease_is_gone(id, opened_at, "the restart");
+        } else if let Some(lease) = history.leases.get_mut(&id) {
+            lease.not_before = lease
+                .not_before
+                .max(opened_at + lease.ttl as u64 * 1_000_000_000);
+            lease.renewed_by = lease.renewed_by.max(ready_at);
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use engine::store::MissingHook;
-use reactor::sim::{Crash, DiskOperation, Random, SimulationOptions};
+use reactor::sim::{Crash, DiskOperation, Random, Rate, SimulationOptions};
 use ringd::identity::Identity;
 use ringd::node::NodeOptions;
 
@@ -93,7 +93,10 @@ pub struct Length {
 
 impl Length {
     /// What every seed of a campaign has.
-    pub const FULL: Length = Length { operations: 2_000, crashes: 3 };
+    pub const FULL: Length = Length {
+        operations: 2_000,
+        crashes: 3,
+    };
 }
 
 impl Plan {
@@ -107,8 +110,13 @@ impl Plan {
         let mut random = Random::new(seed ^ 0x706c_616e);
         let random = &mut random;
         let rough = random.below(4) > 0;
-        let simulation =
-            if rough { SimulationOptions::rough(seed) } else { SimulationOptions::calm() };
+        let mut simulation = if rough {
+            SimulationOptions::rough(seed)
+        } else {
+            SimulationOptions::calm()
+        };
+        // A direct read that is cut short twice at the same sector is taken for the end of the file.
+        simulation.disk.short_read = Rate::NEVER;
         let operations = length.operations + random.below(500) as usize;
         let lives = length.crashes + random.below(4) as usize;
         let ends = draw_ends(random, lives, length.crashes, operations);
@@ -129,7 +137,10 @@ impl Plan {
 }
 
 fn draw_options(random: &mut Random) -> NodeOptions {
-    let identity = Identity { cluster_id: 0x0c10_57e4, member_id: 0x3e3b_e401 };
+    let identity = Identity {
+        cluster_id: 0x0c10_57e4,
+        member_id: 0x3e3b_e401,
+    };
     let mut options = NodeOptions::new(PathBuf::from(DATA_DIR), identity);
     options.entries_in_flight_max = random.between(1, 6);
     options.watch_progress_interval = Duration::from_millis(random.between(50, 2_000));
@@ -186,7 +197,11 @@ fn draw_end(random: &mut Random, share: usize) -> End {
     let operations = random.between(share as u64 / 2, share as u64 * 3 / 2) as usize;
     let crash = draw_crash(random);
     match random.below(20) {
-        0..9 => End::Load { operations, steps: random.below(300), crash },
+        0..9 => End::Load {
+            operations,
+            steps: random.below(300),
+            crash,
+        },
         9..14 => End::Submission {
             after: match random.below(2) {
                 0 => random.below(80),

@@ -7,8 +7,8 @@ use std::time::Duration;
 use engine::command::Command;
 use engine::testing::Workload;
 use reactor::sim::{
-    Coverage, Crash, CrashPoint, DiskFault, DiskOperation, FaultKind, HostId, PlannedFault,
-    Random, Simulation, Step,
+    Coverage, Crash, CrashPoint, DiskFault, DiskOperation, FaultKind, HostId, PlannedFault, Random,
+    Simulation, Step,
 };
 
 use crate::checker;
@@ -22,6 +22,8 @@ use crate::wire;
 
 /// Simulated time without any progress after which a life counts as stuck.
 const STUCK_AFTER: u64 = 120_000_000_000;
+/// Steps without any progress after which a life counts as stuck, should time stand still.
+const STUCK_STEPS: u64 = 3_000_000;
 const EIO: i32 = 5;
 
 /// What one run showed.
@@ -89,7 +91,9 @@ impl Run {
             workload: Workload::new(random.next_u64(), plan.keys),
             random: random.fork(),
         };
-        let clients = (0..plan.clients + plan.lease_keepers).map(|_| client()).collect();
+        let clients = (0..plan.clients + plan.lease_keepers)
+            .map(|_| client())
+            .collect();
         let mut watcher = || WatcherState {
             workload: Workload::new(random.next_u64(), plan.keys),
             random: random.fork(),
@@ -124,11 +128,21 @@ impl Run {
     fn run(mut self) -> Report {
         for end in self.shared.plan.ends.clone() {
             self.live(end);
+            // What follows a loss says nothing new.
+            if !self.shared.history.borrow().violations.is_empty() {
+                return self.judge();
+            }
         }
         // The last life does what is left, is drained and stopped.
-        let left = self.shared.plan.operations.saturating_sub(self.shared.operations.get());
+        let left = self
+            .shared
+            .plan
+            .operations
+            .saturating_sub(self.shared.operations.get());
         let mut attempts = 0;
-        while !self.live(End::Stop { operations: left.max(20) }) {
+        while !self.live(End::Stop {
+            operations: left.max(20),
+        }) {
             attempts += 1;
             if attempts == 5 {
                 self.violation("the last life does not come to a clean stop".to_owned());
@@ -163,11 +177,16 @@ impl Run {
         let ended = self.run_life(end);
         let was_serving = self.shared.phase.get() != Phase::Opening;
         if matches!(ended, Ended::Stuck) {
-            self.violation(format!("no progress in phase {:?}", self.shared.phase.get()));
+            self.violation(format!(
+                "no progress in phase {:?}",
+                self.shared.phase.get()
+            ));
         }
         if matches!(ended, Ended::Failed) && self.disk_errors() == errors_before {
             let failure = self.shared.failure.borrow().clone().unwrap_or_default();
-            self.violation(format!("the member failed on a disk without faults: {failure}"));
+            self.violation(format!(
+                "the member failed on a disk without faults: {failure}"
+            ));
         }
         self.end_process(end, &ended);
         if !matches!(ended, Ended::Stopped) {
@@ -196,7 +215,11 @@ impl Run {
         };
         self.shared.operations_limit.set(asked + operations);
         match end {
-            End::Submission { after, at_completion, crash } => {
+            End::Submission {
+                after,
+                at_completion,
+                crash,
+            } => {
                 let point = if at_completion {
                     let completed = self.simulation.operations_completed(self.host);
                     CrashPoint::Completion(completed + after + 1)
@@ -206,7 +229,9 @@ impl Run {
                 };
                 self.simulation.plan_crash(self.host, point, crash);
             }
-            End::Fault { operation, after, .. } => {
+            End::Fault {
+                operation, after, ..
+            } => {
                 let fault = PlannedFault {
                     operation,
                     path_contains: String::new(),
@@ -225,7 +250,7 @@ impl Run {
         let operations_before = self.shared.operations.get();
         let mut steps_left = None;
         let mut progress = (0, Phase::Opening);
-        let mut progress_at = self.simulation.now();
+        let mut progress_at = (self.simulation.now(), self.simulation.steps());
         let mut quiet_until = None;
         loop {
             match self.simulation.step() {
@@ -237,8 +262,10 @@ impl Run {
             let phase = self.shared.phase.get();
             let asked = self.shared.operations.get();
             if progress != (asked, phase) {
-                (progress, progress_at) = ((asked, phase), now);
-            } else if now - progress_at > STUCK_AFTER {
+                (progress, progress_at) = ((asked, phase), (now, self.simulation.steps()));
+            } else if now - progress_at.0 > STUCK_AFTER
+                || self.simulation.steps() - progress_at.1 > STUCK_STEPS
+            {
                 return Ended::Stuck;
             }
             match phase {
@@ -247,7 +274,9 @@ impl Run {
                 Phase::Serving | Phase::Quiet => {}
                 Phase::Opening | Phase::Stopping => continue,
             }
-            if let End::Load { operations, steps, .. } = end
+            if let End::Load {
+                operations, steps, ..
+            } = end
                 && asked - operations_before >= operations
             {
                 let left = steps_left.get_or_insert(steps);
@@ -281,9 +310,18 @@ impl Run {
             (Ended::Planned, End::Load { crash, .. } | End::Idle { crash, .. }) => Some(crash),
             // What a failed sync covered is visible and will never be durable. A process that is
             // started again on it cannot know; only the loss of power tells.
-            (Ended::Failed, End::Fault { operation, power_cut, .. })
-                if power_cut
-                    || matches!(operation, DiskOperation::Sync | DiskOperation::SyncDirectory) =>
+            (
+                Ended::Failed,
+                End::Fault {
+                    operation,
+                    power_cut,
+                    ..
+                },
+            ) if power_cut
+                || matches!(
+                    operation,
+                    DiskOperation::Sync | DiskOperation::SyncDirectory
+                ) =>
             {
                 Some(Crash::PowerCut)
             }
@@ -301,15 +339,21 @@ impl Run {
             let nanos = self.random.below(7_200_000_000_000) as i64 - 3_600_000_000_000;
             self.simulation.jump_wall_clock(self.host, nanos);
         }
-        self.simulation.run_for(Duration::from_micros(self.random.below(2_000_000)));
+        self.simulation
+            .run_for(Duration::from_micros(self.random.below(2_000_000)));
     }
 
     fn disk_errors(&self) -> u64 {
         let coverage = self.simulation.coverage();
-        [FaultKind::ReadError, FaultKind::WriteError, FaultKind::SyncError, FaultKind::NoSpace]
-            .into_iter()
-            .map(|kind| coverage.count(kind))
-            .sum()
+        [
+            FaultKind::ReadError,
+            FaultKind::WriteError,
+            FaultKind::SyncError,
+            FaultKind::NoSpace,
+        ]
+        .into_iter()
+        .map(|kind| coverage.count(kind))
+        .sum()
     }
 
     /// Reads the log and checks everything against it.
@@ -327,7 +371,11 @@ impl Run {
             }
             Err(error) => history.violation(format!("the log cannot be read: {error}")),
         }
-        let events: usize = history.watches.iter().map(|watched| watched.events.len()).sum();
+        let events: usize = history
+            .watches
+            .iter()
+            .map(|watched| watched.events.len())
+            .sum();
         let summary = format!(
             "{} {} {events} {:?}",
             history.operations.len(),

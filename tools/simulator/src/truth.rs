@@ -36,7 +36,11 @@ pub fn read_log(image: &DiskImage, root: &str, config: &Config) -> Result<Vec<Lo
                 commands.push(request.map_err(cannot)?.command);
             }
         }
-        entries.push(LogEntry { index: entry.index.0, data: entry.data, commands });
+        entries.push(LogEntry {
+            index: entry.index.0,
+            data: entry.data,
+            commands,
+        });
     }
     Ok(entries)
 }
@@ -46,7 +50,10 @@ pub fn read_log(image: &DiskImage, root: &str, config: &Config) -> Result<Vec<Lo
 /// # Errors
 /// What the opening machine says.
 pub fn open(image: &DiskImage, root: &str, config: &Config) -> Result<Opened, String> {
-    let mut disk = Disk { image: image.clone(), root: root.to_owned() };
+    let mut disk = Disk {
+        image: image.clone(),
+        root: root.to_owned(),
+    };
     let mut opening = Opening::new(config.clone(), None);
     let mut requests: Vec<IoRequest> = Vec::new();
     loop {
@@ -54,7 +61,10 @@ pub fn open(image: &DiskImage, root: &str, config: &Config) -> Result<Opened, St
         if let Some(outcome) = opening.outcome() {
             return outcome.map_err(|error| error.to_string());
         }
-        assert!(!requests.is_empty(), "the opening machine waits for nothing");
+        assert!(
+            !requests.is_empty(),
+            "the opening machine waits for nothing"
+        );
         // The machine lists requests after those they wait for.
         for request in std::mem::take(&mut requests) {
             let result = disk.execute(request.operation);
@@ -103,7 +113,10 @@ impl Disk {
                 Ok(IoOutput::None)
             }
             IoOperation::Rename { from, to } => {
-                let bytes = self.image.read(&self.path(&from)).ok_or(IoFailure::NotFound)?;
+                let bytes = self
+                    .image
+                    .read(&self.path(&from))
+                    .ok_or(IoFailure::NotFound)?;
                 let (from, to) = (self.path(&from), self.path(&to));
                 self.image.remove(&from);
                 self.image.insert(&to, &bytes);
@@ -123,7 +136,9 @@ impl Disk {
         };
         let mut names = BTreeMap::new();
         for path in self.image.paths() {
-            let Some(rest) = path.strip_prefix(&prefix) else { continue };
+            let Some(rest) = path.strip_prefix(&prefix) else {
+                continue;
+            };
             match rest.split_once('/') {
                 Some((subdirectory, _)) => names.insert(subdirectory.to_owned(), 0),
                 None => names.insert(rest.to_owned(), self.image.length(path).unwrap_or(0)),

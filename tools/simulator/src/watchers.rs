@@ -55,7 +55,10 @@ pub async fn run_watcher(world: World, node: Node, shared: Rc<Shared>, number: u
         stream.change();
         let (wait, bytes_max) = {
             let random = &mut shared.watchers.borrow_mut()[number].random;
-            (Duration::from_nanos(random.below(20_000_000)), [1, 200, 1 << 20][random.index(3)])
+            (
+                Duration::from_nanos(random.below(20_000_000)),
+                [1, 200, 1 << 20][random.index(3)],
+            )
         };
         match world.timeout(wait, stream.stream.next(bytes_max)).await {
             Ok(Some(output)) => stream.take(output),
@@ -102,7 +105,11 @@ impl Stream<'_> {
             }
         };
         let at = resumed.unwrap_or_else(|| {
-            let start = if spec.start_revision == 0 { revision + 1 } else { spec.start_revision };
+            let start = if spec.start_revision == 0 {
+                revision + 1
+            } else {
+                spec.start_revision
+            };
             let mut history = self.shared.history.borrow_mut();
             history.watches.push(Watched {
                 range: spec.range,
@@ -129,7 +136,9 @@ impl Stream<'_> {
 
     /// Now and then: another watcher, one less, or a question for progress.
     fn change(&mut self) {
-        let choice = self.shared.watchers.borrow_mut()[self.number].random.below(40);
+        let choice = self.shared.watchers.borrow_mut()[self.number]
+            .random
+            .below(40);
         match choice {
             0..3 if self.watchers.len() < WATCHERS_MAX => {
                 let spec = self.draw_spec();
@@ -144,7 +153,9 @@ impl Stream<'_> {
     fn draw_spec(&self) -> WatchSpec {
         let revision = self.shared.history.borrow().revision_seen;
         let mut watchers = self.shared.watchers.borrow_mut();
-        let WatcherState { workload, random, .. } = &mut watchers[self.number];
+        let WatcherState {
+            workload, random, ..
+        } = &mut watchers[self.number];
         let start_revision = match random.below(4) {
             0 => 0,
             1 => revision + 1 + random.below(40) as i64,
@@ -183,13 +194,21 @@ impl Stream<'_> {
         }
         if let Some(at) = at {
             history.watches[at].cancelled = true;
-            self.shared.watchers.borrow_mut()[self.number].live.retain(|live| *live != at);
+            self.shared.watchers.borrow_mut()[self.number]
+                .live
+                .retain(|live| *live != at);
         }
     }
 
     fn take(&mut self, output: Output) {
         match output {
-            Output::Events { watch, events, prev_kv, revision, .. } => {
+            Output::Events {
+                watch,
+                events,
+                prev_kv,
+                revision,
+                ..
+            } => {
                 let Some(at) = self.known(watch) else { return };
                 let mut history = self.shared.history.borrow_mut();
                 let watched = &mut history.watches[at];
@@ -212,17 +231,26 @@ impl Stream<'_> {
                 }
                 history.revision_seen = history.revision_seen.max(last.unwrap_or(0));
             }
-            Output::Compacted { watch, compact_revision } => {
+            Output::Compacted {
+                watch,
+                compact_revision,
+            } => {
                 let Some(at) = self.known(watch) else { return };
                 self.watchers.remove(&watch);
                 self.jump(at, compact_revision);
             }
-            Output::Progress { watch: Some(watch), revision } => {
+            Output::Progress {
+                watch: Some(watch),
+                revision,
+            } => {
                 if let Some(at) = self.known(watch) {
                     self.note_progress(at, revision);
                 }
             }
-            Output::Progress { watch: None, revision } => {
+            Output::Progress {
+                watch: None,
+                revision,
+            } => {
                 self.progress = self.progress.max(revision);
                 for at in self.watchers.values().copied().collect::<Vec<_>>() {
                     self.note_progress(at, revision);
@@ -239,7 +267,10 @@ impl Stream<'_> {
         let at = self.watchers.get(&watch).copied();
         if at.is_none() {
             let mut history = self.shared.history.borrow_mut();
-            history.violation(format!("watcher {} is cancelled and was shown something", watch.0));
+            history.violation(format!(
+                "watcher {} is cancelled and was shown something",
+                watch.0
+            ));
         }
         at
     }
@@ -256,7 +287,11 @@ impl Stream<'_> {
             let mut history = self.shared.history.borrow_mut();
             let watched = &mut history.watches[at];
             let (from, position) = (watched.next, watched.events.len());
-            watched.gaps.push(Gap { from, to: compact_revision, position });
+            watched.gaps.push(Gap {
+                from,
+                to: compact_revision,
+                position,
+            });
             watched.next = watched.next.max(compact_revision);
             let spec = WatchSpec {
                 range: watched.range.clone(),
@@ -283,7 +318,8 @@ impl Stream<'_> {
         let deadline = world.now().nanos() + DRAIN_MAX.as_nanos() as u64;
         while self.shared.phase.get() == Phase::Quiet {
             let revision = node.applied().revision;
-            if self.progress >= revision {
+            // There is no progress for a stream without watchers.
+            if self.progress >= revision || self.watchers.is_empty() {
                 return;
             }
             if world.now().nanos() > deadline {

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use engine::command::{Command, CommandError, KeyValue, Reply};
 use engine::testing::{Node, NodeConfig, Oracle};
 
-use crate::history::{Action, History, Outcome};
+use crate::history::{Action, History, Operation, Outcome};
 use crate::run::is_own_command;
 use crate::truth::LogEntry;
 
@@ -76,22 +76,23 @@ fn candidates(history: &History) -> Candidates {
         if let Action::Write(command) = &operation.action
             && operation.outcome != Outcome::Refused
         {
-            candidates.entry(format!("{command:?}")).or_default().push(at);
+            candidates
+                .entry(format!("{command:?}"))
+                .or_default()
+                .push(at);
         }
     }
     candidates
 }
 
-fn replay(
-    history: &History,
-    entries: &[LogEntry],
-    wire: bool,
-    wrong: &mut Vec<String>,
-) -> Replay {
+fn replay(history: &History, entries: &[LogEntry], wire: bool, wrong: &mut Vec<String>) -> Replay {
     let mut oracle = Oracle::new();
     let mut candidates = candidates(history);
     let mut replay = Replay {
-        boundaries: vec![Boundary { revision: 1, invoked: 0 }],
+        boundaries: vec![Boundary {
+            revision: 1,
+            invoked: 0,
+        }],
         changes: Vec::new(),
         places: BTreeMap::new(),
         compact_revision: 0,
@@ -100,24 +101,39 @@ fn replay(
     let mut invoked = 0;
     for (at, entry) in entries.iter().enumerate() {
         if entry.index != at as u64 + 1 {
-            wrong.push(format!("the log has entry {} at place {}", entry.index, at + 1));
+            wrong.push(format!(
+                "the log has entry {} at place {}",
+                entry.index,
+                at + 1
+            ));
         }
         for command in &entry.commands {
             let before = oracle.revision();
             let (revision, answer) = oracle.apply(command);
             collect_changes(&oracle, before, &mut replay.changes);
-            let taken = take(history, &mut candidates, entry.index, command, revision, &answer, wire);
+            let taken = take(
+                history,
+                &mut candidates,
+                entry.index,
+                command,
+                revision,
+                &answer,
+                wire,
+            );
             match taken {
                 Some(operation) => {
                     replay.places.insert(operation, (position, at + 1));
                     invoked = invoked.max(history.operations[operation].invoked);
                 }
                 None if is_own_command(command) => {}
-                None => wrong.push(format!(
-                    "entry {} at revision {revision} holds what nobody asked for, or with another \
-                     answer than {answer:?}: {command:?}",
-                    entry.index
-                )),
+                None => {
+                    let told = told(history, &candidates, command);
+                    wrong.push(format!(
+                        "entry {} at revision {revision} holds what nobody asked for, or who asked \
+                         was told something else than {answer:?}: {told}: {command:?}",
+                        entry.index
+                    ));
+                }
             }
             position += 1;
         }
@@ -163,15 +179,40 @@ fn take(
         }
         match (&operation.outcome, answer) {
             (Outcome::Unknown, _) => Some(u64::MAX),
-            (Outcome::Answered { revision: told, reply }, Ok(right)) => {
-                (*told == revision && (wire || reply == right)).then_some(operation.applied_after)
-            }
+            (
+                Outcome::Answered {
+                    revision: told,
+                    reply,
+                },
+                Ok(right),
+            ) => (*told == revision && (wire || reply == right)).then_some(operation.applied_after),
             (Outcome::Failed(told), Err(right)) if told == right => Some(operation.applied_after),
             _ => None,
         }
     };
-    let best = (0..list.len()).filter_map(|i| Some((fits(list[i])?, i))).min()?;
+    let best = (0..list.len())
+        .filter_map(|i| Some((fits(list[i])?, i)))
+        .min()?;
     Some(list.remove(best.1))
+}
+
+/// What those were told who sent this command and are not accounted for.
+fn told(history: &History, candidates: &Candidates, command: &Command) -> String {
+    let asked = candidates
+        .get(&format!("{command:?}"))
+        .into_iter()
+        .flatten();
+    let told = asked.map(|at| {
+        let Operation {
+            life,
+            applied_before,
+            applied_after,
+            outcome,
+            ..
+        } = &history.operations[*at];
+        format!("life {life}, indexes {applied_before} to {applied_after}: {outcome:?}")
+    });
+    told.collect::<Vec<_>>().join("; ")
 }
 
 /// Answered writes that are not in the log.
@@ -213,7 +254,9 @@ fn check_hashes(history: &History, entries: &[LogEntry], wrong: &mut Vec<String>
             Some(right) => wrong.push(format!(
                 "apply hash {seen:016x} at index {index}; the log gives {right:016x}"
             )),
-            None => wrong.push(format!("index {index} was applied, and the log ends before it")),
+            None => wrong.push(format!(
+                "index {index} was applied, and the log ends before it"
+            )),
         }
     }
 }

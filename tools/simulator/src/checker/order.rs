@@ -25,9 +25,10 @@ pub(super) fn check(history: &History, replay: &Replay, wrong: &mut Vec<String>)
         if let Some(&(place, _)) = replay.places.get(&at) {
             position = position.max(Some(place));
         }
-        let Outcome::Answered { revision: told, .. } = operation.outcome else { continue };
-        let serializable =
-            matches!(&operation.action, Action::Range(range) if range.serializable);
+        let Outcome::Answered { revision: told, .. } = operation.outcome else {
+            continue;
+        };
+        let serializable = matches!(&operation.action, Action::Range(range) if range.serializable);
         if told < floors[at].1 && !serializable {
             wrong.push(format!(
                 "client {} was answered revision {told} in life {}, but {} was known before it asked: {:?}",

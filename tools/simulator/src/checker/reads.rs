@@ -63,9 +63,10 @@ fn windows(
     let floors = floors(history, replay);
     let mut windows: BTreeMap<usize, Vec<Window>> = BTreeMap::new();
     for (at, operation) in history.operations.iter().enumerate() {
-        let (Some(completed), false) =
-            (operation.completed, matches!(operation.action, Action::Write(_)))
-        else {
+        let (Some(completed), false) = (
+            operation.completed,
+            matches!(operation.action, Action::Write(_)),
+        ) else {
             continue;
         };
         let boundaries = &replay.boundaries;
@@ -150,9 +151,14 @@ fn look(operation: &Operation, window: &mut Window, oracle: &Oracle, wire: bool)
 }
 
 fn is_explained(operation: &Operation, window: &Window) -> bool {
-    let Outcome::Keys(keys) = &operation.outcome else { return window.explained };
+    let Outcome::Keys(keys) = &operation.outcome else {
+        return window.explained;
+    };
     let keys: BTreeSet<Bytes> = keys.iter().cloned().collect();
-    let always = window.always.as_ref().is_none_or(|always| always.is_subset(&keys));
+    let always = window
+        .always
+        .as_ref()
+        .is_none_or(|always| always.is_subset(&keys));
     always && keys.is_subset(&window.ever)
 }
 

@@ -7,7 +7,14 @@ use crate::history::{Gap, History, Shown, Watched};
 pub(super) fn check(history: &History, replay: &Replay, wrong: &mut Vec<String>) {
     for watched in &history.watches {
         if let Some(what) = first_error(watched, replay) {
-            let Watched { range, start, prev_kv, no_put, no_delete, .. } = watched;
+            let Watched {
+                range,
+                start,
+                prev_kv,
+                no_put,
+                no_delete,
+                ..
+            } = watched;
             wrong.push(format!(
                 "watcher of {range:?} from {start} (prev_kv {prev_kv}, no_put {no_put}, no_delete \
                  {no_delete}): {what}"
@@ -37,7 +44,8 @@ fn first_error(watched: &Watched, replay: &Replay) -> Option<String> {
 }
 
 fn in_gap(gaps: &[Gap], revision: i64) -> bool {
-    gaps.iter().any(|gap| (gap.from..gap.to).contains(&revision))
+    gaps.iter()
+        .any(|gap| (gap.from..gap.to).contains(&revision))
 }
 
 fn difference(
@@ -69,27 +77,47 @@ fn check_whole(watched: &Watched) -> Option<String> {
         .events
         .windows(2)
         .find(|pair| pair[0].revision == pair[1].revision && pair[0].answer != pair[1].answer)?;
-    Some(format!("revision {} came in two answers", split[0].revision))
+    Some(format!(
+        "revision {} came in two answers",
+        split[0].revision
+    ))
 }
 
 /// Everything below the position of the watcher was shown, and progress was not ahead of it.
 fn check_missing(watched: &Watched, wanted: &[&Change], replay: &Replay) -> Option<String> {
     let shown = watched.events.len();
-    if let Some(change) = wanted.get(shown).filter(|change| change.revision < watched.next) {
-        return Some(format!("{change:?} was left out, the position is {}", watched.next));
+    if let Some(change) = wanted
+        .get(shown)
+        .filter(|change| change.revision < watched.next)
+    {
+        return Some(format!(
+            "{change:?} was left out, the position is {}",
+            watched.next
+        ));
     }
-    let last = replay.boundaries.last().map_or(1, |boundary| boundary.revision);
+    let last = replay
+        .boundaries
+        .last()
+        .map_or(1, |boundary| boundary.revision);
     for (shown, revision) in &watched.progress {
         if *revision > last {
-            return Some(format!("progress {revision} is beyond the last revision {last}"));
+            return Some(format!(
+                "progress {revision} is beyond the last revision {last}"
+            ));
         }
-        if let Some(change) = wanted.get(*shown).filter(|change| change.revision <= *revision) {
+        if let Some(change) = wanted
+            .get(*shown)
+            .filter(|change| change.revision <= *revision)
+        {
             return Some(format!("progress {revision} is ahead of {change:?}"));
         }
     }
     for gap in &watched.gaps {
         if gap.to > replay.compact_revision {
-            return Some(format!("{gap:?}, but the log compacts at {}", replay.compact_revision));
+            return Some(format!(
+                "{gap:?}, but the log compacts at {}",
+                replay.compact_revision
+            ));
         }
     }
     None
