@@ -2,11 +2,13 @@
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::Parser;
 use simulator::campaign::{Campaign, run_campaign};
 use simulator::plan::{Length, Plan};
 use simulator::run::run;
+use simulator::sweep::{BASE_KINDS, Base, DAMAGES, sweep};
 
 /// The real server on simulated hardware.
 #[derive(Parser)]
@@ -20,6 +22,9 @@ struct Arguments {
     /// Run one seed and print all about it.
     #[arg(long)]
     trace: Option<u64>,
+    /// Sweep storage faults over three small data directories instead.
+    #[arg(long)]
+    sweep: bool,
     /// Threads.
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -29,6 +34,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(seed) = arguments.trace {
         return trace(seed);
+    }
+    if arguments.sweep {
+        return sweep_all(arguments.threads);
     }
     let campaign = Campaign {
         from: arguments.from,
@@ -59,6 +67,27 @@ fn trace(seed: u64) -> ExitCode {
         report.operations, report.crashes, report.entries, report.events, report.hash
     );
     exit(report.violations.is_empty())
+}
+
+fn sweep_all(threads: usize) -> ExitCode {
+    let mut wrong = 0;
+    for kind in BASE_KINDS {
+        let base = Base::make(kind);
+        println!("{kind:?}: {} KiB", base.bytes() >> 10);
+        for damage in DAMAGES {
+            let started = Instant::now();
+            let counts = sweep(&base, damage, threads, 1);
+            println!(
+                "  {damage:?}: {counts}, {:.1} s",
+                started.elapsed().as_secs_f64()
+            );
+            for what in counts.wrong.iter().take(10) {
+                println!("    {what}");
+            }
+            wrong += counts.wrong.len();
+        }
+    }
+    exit(wrong == 0)
 }
 
 fn exit(good: bool) -> ExitCode {

@@ -23,7 +23,7 @@ use crate::wire;
 /// Simulated time without any progress after which a life counts as stuck.
 const STUCK_AFTER: u64 = 120_000_000_000;
 /// Steps without any progress after which a life counts as stuck, should time stand still.
-const STUCK_STEPS: u64 = 3_000_000;
+const STUCK_STEPS: u64 = 400_000;
 const EIO: i32 = 5;
 
 /// What one run showed.

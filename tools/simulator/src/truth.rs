@@ -8,7 +8,7 @@ use engine::command::Command;
 use engine::entry::EntryReader;
 use reactor::sim::DiskImage;
 use wal::io::{Directory, FileName, IoFailure, IoOperation, IoOutput, IoRequest};
-use wal::{Config, Opened, Opening};
+use wal::{Config, Opened, Opening, inspect};
 
 /// One log entry with its commands.
 #[derive(Clone, Debug)]
@@ -146,4 +146,31 @@ impl Disk {
         }
         names.into_iter().collect()
     }
+}
+
+/// Highest index that durable evidence in the image speaks of: a record's watermark, or the mark of a
+/// clean stop.
+pub fn evidence(image: &DiskImage, root: &str) -> u64 {
+    let superblock = image
+        .read(&format!("{root}/superblock"))
+        .unwrap_or_default();
+    let copies = inspect::superblock_copies(&superblock);
+    let Some(superblock) = inspect::newest(&copies) else {
+        return 0;
+    };
+    let mut highest = superblock.clean.map_or(0, |clean| clean.index.0);
+    for path in image.paths() {
+        let relative = path
+            .strip_prefix(root)
+            .unwrap_or(path)
+            .trim_start_matches('/');
+        let Some(FileName::Segment { lane, number }) = FileName::parse(relative) else {
+            continue;
+        };
+        let bytes = image.read(path).unwrap_or_default();
+        for record in inspect::segment_records(lane, number, &bytes, superblock.salt) {
+            highest = highest.max(record.header.map_or(0, |header| header.durable_index.0));
+        }
+    }
+    highest
 }

@@ -1,0 +1,95 @@
+//! Seeds of the whole server, and what the runs must have met. CI runs a thousand and more through the
+//! release binary; `RINGD_TEST_BUDGET` multiplies what runs here.
+
+use reactor::sim::FaultKind;
+use simulator::campaign::{Campaign, Summary, run_campaign};
+use simulator::plan::{Length, Plan};
+use simulator::run::run;
+
+fn budget() -> u64 {
+    std::env::var("RINGD_TEST_BUDGET")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1)
+}
+
+fn campaign(from: u64, seeds: u64) -> Summary {
+    let campaign = Campaign {
+        from,
+        seeds,
+        threads: 2,
+        length: Length::FULL,
+    };
+    run_campaign(campaign, |_| {})
+}
+
+#[test]
+fn the_server_keeps_its_promises() {
+    let summary = campaign(100, 40 * budget());
+    println!("{summary}");
+    assert_eq!(summary.violations, Vec::new());
+    assert!(
+        summary.operations_least >= 2_000,
+        "{} operations",
+        summary.operations_least
+    );
+    assert!(
+        summary.crashes_least >= 3,
+        "{} crashes",
+        summary.crashes_least
+    );
+    assert!(summary.crashes_in_recovery > 0, "no crash hit a recovery");
+    assert!(
+        summary.unknown_happened > 0,
+        "no unanswered write had happened"
+    );
+    assert!(summary.leases > 0, "no lease ended");
+    for kind in [
+        FaultKind::Kill,
+        FaultKind::PowerCut,
+        FaultKind::SectorKept,
+        FaultKind::SectorLost,
+        FaultKind::SectorTorn,
+        FaultKind::WriteCutInFlight,
+        FaultKind::WriteLandedLate,
+        FaultKind::WriteDropped,
+        FaultKind::WriteError,
+        FaultKind::SyncError,
+        FaultKind::ShortWrite,
+        FaultKind::Interrupted,
+        FaultKind::DiskSlow,
+        FaultKind::CoreStall,
+    ] {
+        assert!(
+            summary.coverage.count(kind) > 0,
+            "never happened: {}",
+            kind.name()
+        );
+    }
+}
+
+#[test]
+fn equal_seeds_are_equal_runs() {
+    for seed in [7, 8, 9] {
+        let plan = Plan::new(
+            seed,
+            Length {
+                operations: 600,
+                crashes: 2,
+            },
+        );
+        let (one, other) = (run(&plan), run(&plan));
+        assert_eq!(one.hash, other.hash, "seed {seed}");
+        assert_eq!(one.operations, other.operations, "seed {seed}");
+    }
+    let plan = |seed| {
+        Plan::new(
+            seed,
+            Length {
+                operations: 300,
+                crashes: 1,
+            },
+        )
+    };
+    assert_ne!(run(&plan(1)).hash, run(&plan(2)).hash);
+}
