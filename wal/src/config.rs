@@ -90,6 +90,15 @@ impl Config {
         );
         assert!(self.batch_bytes_target <= self.record_bytes_max);
         assert!(self.record_bytes_max <= u64::from(u32::MAX));
+        assert!(
+            self.spare_segments >= 1,
+            "without a spare the log stops at the head's end"
+        );
+        assert!(
+            self.free_segments_max > self.spare_segments,
+            "{} spare segments would be deleted and created again without end",
+            self.spare_segments
+        );
         assert!(self.writes_in_flight_max >= 1);
         assert!(self.wseq_reserve > 2 * u64::from(self.writes_in_flight_max));
         assert!(self.prewrite_bytes > 0);

@@ -89,8 +89,11 @@ impl FileName {
 /// Number of the segment called `name` (without directory); `None` if it is not a segment's name.
 pub fn segment_number(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".seg")?;
-    let number = u64::from_str_radix(digits, 16).ok()?;
-    (digits.len() == 16 && format!("{number:016x}") == digits).then_some(number)
+    let ours = |digit: u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+    if digits.len() != 16 || !digits.bytes().all(ours) {
+        return None;
+    }
+    u64::from_str_radix(digits, 16).ok()
 }
 
 impl fmt::Display for FileName {
@@ -117,6 +120,25 @@ impl Directory {
             Directory::Root => ".".to_owned(),
             Directory::Log => "wal".to_owned(),
             Directory::Lane(lane) => format!("wal/lane-{lane:02}"),
+        }
+    }
+}
+
+/// What a request concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    /// A file.
+    File(FileName),
+    /// A directory.
+    Directory(Directory),
+}
+
+impl Target {
+    /// Path relative to the data directory.
+    pub fn path(&self) -> String {
+        match self {
+            Target::File(file) => file.path(),
+            Target::Directory(directory) => directory.path(),
         }
     }
 }
@@ -196,20 +218,25 @@ impl IoOperation {
         }
     }
 
-    /// Relative path of the file or directory concerned.
-    pub fn path(&self) -> String {
+    /// The file or directory concerned.
+    pub fn target(&self) -> Target {
         match self {
             IoOperation::CreateDirectory(directory)
             | IoOperation::List(directory)
-            | IoOperation::SyncDirectory(directory) => directory.path(),
+            | IoOperation::SyncDirectory(directory) => Target::Directory(*directory),
             IoOperation::Create { file, .. }
             | IoOperation::Open { file }
             | IoOperation::Read { file, .. }
             | IoOperation::Write { file, .. }
             | IoOperation::Sync { file }
             | IoOperation::Rename { from: file, .. }
-            | IoOperation::Delete { file } => file.path(),
+            | IoOperation::Delete { file } => Target::File(*file),
         }
+    }
+
+    /// Relative path of the file or directory concerned.
+    pub fn path(&self) -> String {
+        self.target().path()
     }
 }
 

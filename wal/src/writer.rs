@@ -10,7 +10,9 @@
 
 use crate::config::{Config, LANES_MAX};
 use crate::entry::{Checkpoint, Entry, EpochMark, Index, Snapshot, Term, Vote, Watermark};
-use crate::io::{IoFailure, IoId, IoIds, IoOperation, IoOutput, IoRequest, Requests};
+use crate::io::{
+    FileName, IoFailure, IoId, IoIds, IoOperation, IoOutput, IoRequest, Requests, Target,
+};
 use crate::lane::Lane;
 use crate::planted::{Bug, planted};
 use crate::record::{self, HEADER_BYTES, Header, Kind, Place, Salt};
@@ -84,7 +86,7 @@ struct Flight {
 #[derive(Clone, Debug)]
 struct InFlight {
     id: IoId,
-    file: String,
+    target: Target,
     verb: &'static str,
     purpose: Purpose,
 }
@@ -192,7 +194,7 @@ impl Wal {
         for id in restored.superblock_requests {
             wal.in_flight.push(InFlight {
                 id,
-                file: "superblock".to_owned(),
+                target: Target::File(FileName::Superblock),
                 verb: "write",
                 purpose: Purpose::Superblock,
             });
@@ -210,7 +212,10 @@ impl Wal {
             return;
         };
         assert_eq!(self.stopping, Stopping::Running, "append after stop");
-        assert!(!self.replacing, "append while a snapshot replaces the log");
+        assert!(
+            !self.replacing || planted(Bug::NoSubmissionPauseAtSnapshot),
+            "append while a snapshot replaces the log"
+        );
         if first.index <= self.tail.last() {
             self.truncate(first.index);
         }
@@ -508,7 +513,8 @@ impl Wal {
 
     fn may_submit(&self) -> bool {
         let reserved = self.superblock.durable().wseq_reserved;
-        !self.replacing && (self.wseq_next < reserved || planted(Bug::ReusedWseq))
+        let paused = self.replacing && !planted(Bug::NoSubmissionPauseAtSnapshot);
+        !paused && (self.wseq_next < reserved || planted(Bug::ReusedWseq))
     }
 
     fn submit_entries(&mut self, now_nanos: u64, out: &mut Vec<IoRequest>) {
@@ -619,7 +625,7 @@ impl Wal {
             },
             has_entries,
         };
-        let file = crate::io::FileName::Segment {
+        let file = FileName::Segment {
             lane: header.place.lane,
             number: header.place.segment,
         };
@@ -631,16 +637,16 @@ impl Wal {
         );
         let sync = requests.push(vec![write], IoOperation::Sync { file });
         self.records_in_flight += 1;
-        let path = file.path();
+        let target = Target::File(file);
         self.in_flight.push(InFlight {
             id: write,
-            file: path.clone(),
+            target,
             verb: "write",
             purpose: Purpose::Record,
         });
         self.in_flight.push(InFlight {
             id: sync,
-            file: path,
+            target,
             verb: "sync",
             purpose: Purpose::RecordSync(flight),
         });
@@ -698,7 +704,7 @@ impl Wal {
         for request in &out[from..] {
             self.in_flight.push(InFlight {
                 id: request.id,
-                file: "superblock".to_owned(),
+                target: Target::File(FileName::Superblock),
                 verb: request.operation.verb(),
                 purpose: Purpose::Superblock,
             });
@@ -723,11 +729,10 @@ impl Wal {
             lane.delete_unneeded(&self.config, &mut requests);
         }
         for request in &out[from..] {
-            let (verb, file) = (request.operation.verb(), request.operation.path());
             self.in_flight.push(InFlight {
                 id: request.id,
-                file,
-                verb,
+                target: request.operation.target(),
+                verb: request.operation.verb(),
                 purpose: Purpose::Lane,
             });
         }
@@ -772,8 +777,8 @@ impl Wal {
             let retry_at = now_nanos + self.config.space_retry_nanos;
             for lane in &mut self.lanes {
                 if lane.creation_failed(request.id, retry_at).is_some() {
-                    self.forget_dependents(&request.file);
-                    let file = request.file;
+                    self.forget_dependents(request.target);
+                    let file = request.target.path();
                     self.events.push_back(WalEvent::NoSpace { file });
                     return;
                 }
@@ -789,17 +794,21 @@ impl Wal {
         self.events.clear();
         self.events.push_back(WalEvent::Poisoned {
             what: format!("{} failed: {failure}", request.verb),
-            file: request.file,
+            file: request.target.path(),
         });
     }
 
     /// The executor drops what depends on a failed creation; only its own file and directory are concerned.
-    fn forget_dependents(&mut self, file: &str) {
-        let directory = file.rsplit_once('/').map_or("", |(directory, _)| directory);
+    fn forget_dependents(&mut self, failed: Target) {
+        let directory = match failed {
+            Target::File(file) => file.directory(),
+            Target::Directory(directory) => directory,
+        };
+        let directory = Target::Directory(directory);
         self.in_flight.retain(|request| {
             !matches!(request.purpose, Purpose::Lane)
-                || request.file != file
-                    && !(request.file == directory && request.verb == "sync directory")
+                || request.target != failed
+                    && !(request.target == directory && request.verb == "sync directory")
         });
     }
 

@@ -1,17 +1,23 @@
 //! Crash enumeration over the real machines: every submission and completion is cut, recovery is cut again.
 
-use wal::testing::{Style, World, enumerate};
-
-/// Multiplier of every budget, for longer runs.
-fn budget() -> u64 {
-    let text = std::env::var("RINGD_TEST_BUDGET").unwrap_or_default();
-    text.parse().unwrap_or(1)
-}
+use wal::testing::{Style, World, budget, enumerate};
 
 #[test]
 fn no_crash_state_loses_an_acknowledged_entry() {
-    let counts = enumerate(1, 1_000_000 * budget()).unwrap();
+    // Two halves on two threads, each with seeds of its own.
+    let states = budget(1_000_000);
+    let half = |seed| {
+        let counts = enumerate(seed, states.div_ceil(2));
+        counts.unwrap_or_else(|violation| panic!("{violation}"))
+    };
+    let counts = std::thread::scope(|scope| {
+        let other = scope.spawn(|| half(1_000_001));
+        let mut counts = half(1);
+        counts.add(other.join().expect("the other half finds nothing"));
+        counts
+    });
     println!("{counts:?}");
+    assert!(counts.states >= states);
     assert!(counts.states_in_recovery > 10_000);
     assert!(counts.truncations > 0);
     assert!(counts.checkpoints > 0);
@@ -22,7 +28,7 @@ fn no_crash_state_loses_an_acknowledged_entry() {
 #[test]
 fn no_random_life_loses_an_acknowledged_entry() {
     let styles = [Style::Single, Style::Member, Style::Conflicts, Style::Stuck];
-    for seed in 0..4000 * budget() {
+    for seed in 0..budget(4000) {
         let style = styles[seed as usize % 4];
         let mut world = World::new(seed, style, false);
         world

@@ -1,6 +1,6 @@
 //! One storage fault at every 64 bytes of every file, and random ones.
 
-use wal::testing::{FaultCounts, Image, Style, random_fault, sweep};
+use wal::testing::{FaultCounts, Image, Style, budget, random_fault, sweep};
 
 #[test]
 fn no_damage_is_silent() {
@@ -19,7 +19,7 @@ fn no_damage_is_silent() {
 fn no_random_fault_is_silent() {
     let styles = [Style::Single, Style::Member, Style::Conflicts, Style::Stuck];
     let mut counts = FaultCounts::default();
-    for seed in 0..600 {
+    for seed in 0..budget(600) {
         let style = styles[seed as usize % 4];
         random_fault(seed, style, &mut counts)
             .unwrap_or_else(|error| panic!("seed {seed} {style:?}: {error}"));

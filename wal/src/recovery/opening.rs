@@ -15,7 +15,7 @@ use crate::config::{Config, LANES_MAX, NewDirectory};
 use crate::entry::{Entry, EpochMark, Index, Term, Vote};
 use crate::io::{
     Directory, FileName, IoFailure, IoId, IoIds, IoOperation, IoOutput, IoRequest, Requests,
-    segment_number,
+    Target, segment_number,
 };
 use crate::lane::{Head, Lane};
 use crate::planted::{Bug, planted};
@@ -107,8 +107,9 @@ enum Purpose {
 
 #[derive(Clone, Debug)]
 struct InFlight {
+    id: IoId,
     purpose: Purpose,
-    file: String,
+    target: Target,
     offset: u64,
     verb: &'static str,
 }
@@ -142,7 +143,7 @@ pub struct Opening {
     ids: IoIds,
     stage: Stage,
     queue: Vec<IoRequest>,
-    in_flight: BTreeMap<IoId, InFlight>,
+    in_flight: Vec<InFlight>,
     root: Vec<(String, u64)>,
     lanes: BTreeMap<u16, Vec<(String, u64)>>,
     copies: [Vec<u8>; 4],
@@ -171,7 +172,7 @@ impl Opening {
             ids: IoIds::default(),
             stage: Stage::Start,
             queue: Vec::new(),
-            in_flight: BTreeMap::new(),
+            in_flight: Vec::new(),
             root: Vec::new(),
             lanes: BTreeMap::new(),
             copies: Default::default(),
@@ -206,14 +207,15 @@ impl Opening {
 
     /// Takes the result of a request.
     pub fn complete(&mut self, id: IoId, result: Result<IoOutput, IoFailure>) {
-        let Some(request) = self.in_flight.remove(&id) else {
+        let Some(position) = self.in_flight.iter().position(|request| request.id == id) else {
             return;
         };
+        let request = self.in_flight.swap_remove(position);
         if self.stage == Stage::Done {
             return;
         }
         match result {
-            Ok(output) => self.succeeded(id, request, output),
+            Ok(output) => self.succeeded(request, output),
             Err(failure) => self.failed(request, failure),
         }
         if self.stage == Stage::Scan {
@@ -229,7 +231,7 @@ impl Opening {
         self.outcome.take()
     }
 
-    fn succeeded(&mut self, id: IoId, request: InFlight, output: IoOutput) {
+    fn succeeded(&mut self, request: InFlight, output: IoOutput) {
         match (request.purpose, output) {
             (Purpose::ListRoot, IoOutput::Listing(names)) => self.root = names,
             (Purpose::ListLane(lane), IoOutput::Listing(names)) => {
@@ -246,7 +248,7 @@ impl Opening {
                 let durable = self
                     .machine
                     .as_mut()
-                    .is_some_and(|machine| machine.complete(id));
+                    .is_some_and(|machine| machine.complete(request.id));
                 if durable {
                     self.finish();
                 }
@@ -263,10 +265,11 @@ impl Opening {
             // An unreadable copy is a damaged copy: the others hold.
             Purpose::ReadCopy(_) => {}
             _ if failure == IoFailure::Locked => {
-                self.end(Err(OpenError::Locked { file: request.file }));
+                let file = request.target.path();
+                self.end(Err(OpenError::Locked { file }));
             }
             _ => self.end(Err(OpenError::Io {
-                file: request.file,
+                file: request.target.path(),
                 offset: request.offset,
                 verb: request.verb,
                 failure,
@@ -281,15 +284,16 @@ impl Opening {
     }
 
     fn request(&mut self, after: Vec<IoId>, operation: IoOperation, purpose: Purpose) -> IoId {
-        let (verb, file, offset) = describe(&operation);
+        let (verb, target, offset) = describe(&operation);
         let id = Requests::urgent(&mut self.ids, &mut self.queue).push(after, operation);
         let request = InFlight {
+            id,
             purpose,
-            file,
+            target,
             offset,
             verb,
         };
-        self.in_flight.insert(id, request);
+        self.in_flight.push(request);
         id
     }
 
@@ -408,11 +412,15 @@ impl Opening {
     /// The highest valid copy holds; the others are made equal to it before anything is built on it.
     fn choose_copy(&mut self) {
         let considered = if planted(Bug::OneCopy) { 1 } else { 4 };
-        let decoded: Vec<Result<Superblock, CopyError>> = self
-            .copies
-            .iter()
-            .map(|copy| superblock::decode(copy))
-            .collect();
+        let mut decoded: Vec<Result<Superblock, CopyError>> = Vec::with_capacity(4);
+        for (position, copy) in self.copies.iter().enumerate() {
+            // Mostly all four are equal, so that one checksum is enough.
+            let equal = self.copies[..position].iter().position(|one| one == copy);
+            decoded.push(match equal {
+                Some(equal) => decoded[equal].clone(),
+                None => superblock::decode(copy),
+            });
+        }
         let newer = decoded
             .iter()
             .zip(COPY_OFFSETS)
@@ -423,11 +431,12 @@ impl Opening {
         let newer = newer.max();
         let newest = decoded[..considered]
             .iter()
-            .flatten()
-            .max_by_key(|superblock| superblock.seq)
-            .cloned();
+            .zip(&self.copies)
+            .filter_map(|(copy, bytes)| copy.as_ref().ok().zip(Some(bytes)))
+            .max_by_key(|(superblock, _)| superblock.seq)
+            .map(|(superblock, bytes)| (superblock.clone(), bytes.clone()));
         if let Some((seq, offset, version)) = newer
-            && newest.as_ref().is_none_or(|newest| newest.seq < seq)
+            && newest.as_ref().is_none_or(|(newest, _)| newest.seq < seq)
         {
             self.end(Err(OpenError::NewerFormat {
                 file: FileName::Superblock.path(),
@@ -437,15 +446,14 @@ impl Opening {
             }));
             return;
         }
-        let Some(newest) = newest else {
+        let Some((newest, bytes)) = newest else {
             self.refuse_copies(&decoded);
             return;
         };
-        let bytes = superblock::encode(&newest);
         let differ = [0, 1, 2, 3].map(|copy| self.copies[copy] != bytes);
         self.report.copies_repaired = differ.iter().filter(|differs| **differs).count() as u32;
         let mut requests = Requests::urgent(&mut self.ids, &mut self.queue);
-        superblock::repair(&mut requests, &newest, differ);
+        superblock::repair(&mut requests, &bytes, differ);
         self.track_queued(Purpose::Plain);
         self.newest = Some(newest);
         self.list_lanes();
@@ -479,10 +487,14 @@ impl Opening {
     /// Registers requests that were queued without [`Opening::request`].
     fn track_queued(&mut self, purpose: Purpose) {
         for request in &self.queue {
-            let (verb, file, offset) = describe(&request.operation);
-            self.in_flight.entry(request.id).or_insert(InFlight {
+            if self.in_flight.iter().any(|known| known.id == request.id) {
+                continue;
+            }
+            let (verb, target, offset) = describe(&request.operation);
+            self.in_flight.push(InFlight {
+                id: request.id,
                 purpose: purpose.clone(),
-                file,
+                target,
                 offset,
                 verb,
             });
@@ -565,7 +577,7 @@ impl Opening {
     /// Keeps the configured number of reads in flight, segment after segment.
     fn read_more(&mut self) {
         let is_open = |request: &InFlight| matches!(request.purpose, Purpose::OpenSegment(_));
-        if self.in_flight.values().any(is_open) {
+        if self.in_flight.iter().any(is_open) {
             return;
         }
         while self.reading < self.segments.len()
@@ -648,16 +660,18 @@ impl Opening {
     /// Syncs what was read and creates the directories of new lanes.
     fn settle(&mut self) {
         self.stage = Stage::Settle;
-        if planted(Bug::NoLaneSyncAtRecovery) && !self.created && !self.lanes.is_empty() {
-            return;
-        }
         if self.has(FileName::SuperblockTemporary) && !self.created {
             let file = FileName::SuperblockTemporary;
             let open = self.plain(Vec::new(), IoOperation::Open { file });
             self.plain(vec![open], IoOperation::Delete { file });
         }
         let mut settled = Vec::new();
-        for position in 0..self.segments.len() {
+        let unsynced = if planted(Bug::NoLaneSyncAtRecovery) {
+            0
+        } else {
+            self.segments.len()
+        };
+        for position in 0..unsynced {
             let file = self.segments[position].file();
             self.plain(Vec::new(), IoOperation::Sync { file });
         }
@@ -767,7 +781,7 @@ impl Opening {
         let wal = Wal::new(Restored {
             config: self.config.clone(),
             ids: std::mem::take(&mut self.ids),
-            superblock_requests: self.in_flight.keys().copied().collect(),
+            superblock_requests: self.in_flight.iter().map(|request| request.id).collect(),
             superblock: machine,
             lanes: self.lanes_of(&superblock),
             tail,
@@ -897,11 +911,11 @@ fn newer(find: &Find, file: FileName) -> Option<OpenError> {
     })
 }
 
-/// Verb, file and offset of a request, for error texts.
-fn describe(operation: &IoOperation) -> (&'static str, String, u64) {
+/// Verb, target and offset of a request, for error texts.
+fn describe(operation: &IoOperation) -> (&'static str, Target, u64) {
     let offset = match operation {
         IoOperation::Read { offset, .. } | IoOperation::Write { offset, .. } => *offset,
         _ => 0,
     };
-    (operation.verb(), operation.path(), offset)
+    (operation.verb(), operation.target(), offset)
 }

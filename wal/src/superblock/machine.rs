@@ -135,13 +135,12 @@ fn write_copies(
     requests.push(writes, IoOperation::Sync { file })
 }
 
-/// Requests that make all four copies equal to `newest` and durable, rewriting only those that `differ`.
+/// Requests that make all four copies equal to `bytes` and durable, rewriting only those that `differ`.
 /// Copies 0 and 1 first, a flush, then 2 and 3, a flush: rewriting good copies could tear the last good pair.
 /// Returns the last flush.
-pub(crate) fn repair(requests: &mut Requests<'_>, newest: &Superblock, differ: [bool; 4]) -> IoId {
-    let bytes = encode(newest);
+pub(crate) fn repair(requests: &mut Requests<'_>, bytes: &[u8], differ: [bool; 4]) -> IoId {
     if planted(Bug::RepairOverGoodCopies) {
-        return write_copies(requests, &bytes, &COPY_OFFSETS, None);
+        return write_copies(requests, bytes, &COPY_OFFSETS, None);
     }
     let select = |range: std::ops::Range<usize>| -> Vec<u64> {
         range
@@ -151,10 +150,10 @@ pub(crate) fn repair(requests: &mut Requests<'_>, newest: &Superblock, differ: [
     };
     // The first flush is needed even if nothing differs: the newest copies may be un-synced writes of a
     // killed process.
-    let first = write_copies(requests, &bytes, &select(0..2), None);
+    let first = write_copies(requests, bytes, &select(0..2), None);
     let second = select(2..4);
     if second.is_empty() || planted(Bug::OneCopy) {
         return first;
     }
-    write_copies(requests, &bytes, &second, Some(first))
+    write_copies(requests, bytes, &second, Some(first))
 }

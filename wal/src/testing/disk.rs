@@ -3,17 +3,19 @@
 //! Completed writes are visible at once and durable after a completed sync of the file. Until then each of
 //! them, and each write in flight, may be kept, lost or torn per 512-byte sector at a power cut, in any
 //! combination. Creations, renames and deletions are durable after a sync of the directory; until then a
-//! suffix of them may be undone. A killed process leaves completed writes visible and un-synced.
+//! suffix of them may be undone. A killed process leaves completed writes visible and un-synced. One request
+//! may be told to fail, and the room for files may be limited.
+//!
+//! A million states are made from copies of this disk, so copies share everything that they do not change.
 
 use crate::BLOCK_BYTES;
-use crate::io::{Directory, FileName, IoFailure, IoId, IoOperation, IoOutput, IoRequest};
+use crate::io::{Directory, FileName, IoFailure, IoId, IoOperation, IoOutput, IoRequest, Target};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 const BLOCK: usize = BLOCK_BYTES as usize;
 const SECTOR: usize = 512;
-
-type Block = Rc<Vec<u8>>;
+static ZEROS: [u8; BLOCK] = [0; BLOCK];
 
 /// What became of an un-synced write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,51 +36,75 @@ struct Write {
     data: Rc<Vec<u8>>,
 }
 
-/// Blocks by number; an absent block reads as zeros.
+/// One block: a piece of what was written.
+#[derive(Clone, Debug)]
+struct Block {
+    data: Rc<Vec<u8>>,
+    at: usize,
+}
+
+impl Block {
+    fn bytes(&self) -> &[u8] {
+        &self.data[self.at..self.at + BLOCK]
+    }
+}
+
+/// Blocks by number; an absent block reads as zeros. Copies share them.
 #[derive(Clone, Debug, Default)]
-struct Blocks(BTreeMap<u64, Block>);
+struct Blocks(Rc<Vec<Option<Block>>>);
 
 impl Blocks {
     fn apply(&mut self, write: &Write, fate: Fate) {
         if fate == Fate::Lost {
             return;
         }
-        for (position, piece) in write.data.chunks(BLOCK).enumerate() {
-            let block = write.offset / BLOCK_BYTES + position as u64;
-            match fate {
-                Fate::Kept if piece.iter().all(|byte| *byte == 0) => {
-                    self.0.remove(&block);
-                }
-                Fate::Kept => {
-                    self.0.insert(block, Rc::new(piece.to_vec()));
-                }
-                Fate::Torn(mask) => {
-                    let old = self.0.get(&block);
-                    let mut bytes = old.map_or_else(|| vec![0; BLOCK], |old| old.to_vec());
-                    for sector in 0..BLOCK / SECTOR {
-                        let bit = (position * (BLOCK / SECTOR) + sector) % 64;
-                        if mask >> bit & 1 == 1 {
-                            let range = sector * SECTOR..(sector + 1) * SECTOR;
-                            bytes[range.clone()].copy_from_slice(&piece[range]);
-                        }
-                    }
-                    self.0.insert(block, Rc::new(bytes));
-                }
-                Fate::Lost => {}
-            }
+        let first = (write.offset / BLOCK_BYTES) as usize;
+        let count = write.data.len() / BLOCK;
+        let blocks = Rc::make_mut(&mut self.0);
+        if blocks.len() < first + count {
+            blocks.resize(first + count, None);
+        }
+        for (position, block) in blocks[first..first + count].iter_mut().enumerate() {
+            let at = position * BLOCK;
+            let piece = &write.data[at..at + BLOCK];
+            *block = match fate {
+                Fate::Torn(mask) => Some(torn(block.as_ref(), piece, position, mask)),
+                _ if piece == ZEROS => None,
+                _ => Some(Block {
+                    data: write.data.clone(),
+                    at,
+                }),
+            };
         }
     }
 
     fn read(&self, offset: u64, len: u64, end: u64) -> Vec<u8> {
         let len = len.min(end.saturating_sub(offset)) as usize;
-        let mut bytes = vec![0; len];
-        let blocks = offset / BLOCK_BYTES..(offset + len as u64).div_ceil(BLOCK_BYTES);
-        for (number, block) in self.0.range(blocks) {
-            let start = (number * BLOCK_BYTES - offset) as usize;
-            let count = BLOCK.min(len - start);
-            bytes[start..start + count].copy_from_slice(&block[..count]);
+        let mut bytes = Vec::with_capacity(len);
+        let mut number = (offset / BLOCK_BYTES) as usize;
+        while bytes.len() < len {
+            let count = BLOCK.min(len - bytes.len());
+            let block = self.0.get(number).and_then(Option::as_ref);
+            bytes.extend_from_slice(&block.map_or(&ZEROS[..], Block::bytes)[..count]);
+            number += 1;
         }
         bytes
+    }
+}
+
+/// `old` with those sectors of `piece` that the mask selects.
+fn torn(old: Option<&Block>, piece: &[u8], position: usize, mask: u64) -> Block {
+    let mut bytes = old.map_or(&ZEROS[..], Block::bytes).to_vec();
+    for sector in 0..BLOCK / SECTOR {
+        let bit = (position * (BLOCK / SECTOR) + sector) % 64;
+        if mask >> bit & 1 == 1 {
+            let range = sector * SECTOR..(sector + 1) * SECTOR;
+            bytes[range.clone()].copy_from_slice(&piece[range]);
+        }
+    }
+    Block {
+        data: Rc::new(bytes),
+        at: 0,
     }
 }
 
@@ -103,35 +129,39 @@ impl File {
         }
         self.stable_length = self.length;
     }
+
+    fn is_settled(&self) -> bool {
+        self.unsynced.is_empty() && self.stable_length == self.length
+    }
 }
 
 type Inode = u64;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Change {
-    Link(String, Inode),
-    Unlink(String),
-    Rename(String, String),
+    Link(Target, Inode),
+    Unlink(Target),
+    Rename(Target, Target),
 }
 
 #[derive(Clone, Debug, Default)]
 struct Names {
-    stable: BTreeMap<String, Inode>,
-    visible: BTreeMap<String, Inode>,
+    stable: BTreeMap<Target, Inode>,
+    visible: BTreeMap<Target, Inode>,
     unsynced: Vec<(u64, Change)>,
 }
 
-fn apply(names: &mut BTreeMap<String, Inode>, change: &Change) {
+fn apply(names: &mut BTreeMap<Target, Inode>, change: Change) {
     match change {
         Change::Link(name, inode) => {
-            names.insert(name.clone(), *inode);
+            names.insert(name, inode);
         }
         Change::Unlink(name) => {
-            names.remove(name);
+            names.remove(&name);
         }
         Change::Rename(from, to) => {
-            if let Some(inode) = names.remove(from) {
-                names.insert(to.clone(), inode);
+            if let Some(inode) = names.remove(&from) {
+                names.insert(to, inode);
             }
         }
     }
@@ -139,13 +169,13 @@ fn apply(names: &mut BTreeMap<String, Inode>, change: &Change) {
 
 impl Names {
     fn change(&mut self, sequence: u64, change: Change) {
-        apply(&mut self.visible, &change);
+        apply(&mut self.visible, change);
         self.unsynced.push((sequence, change));
     }
 
     fn settle(&mut self, count: usize) {
         for (_, change) in self.unsynced.drain(..count) {
-            apply(&mut self.stable, &change);
+            apply(&mut self.stable, change);
         }
     }
 
@@ -160,10 +190,21 @@ impl Names {
 /// A submitted request.
 #[derive(Clone, Debug)]
 struct Submitted {
-    request: Rc<IoRequest>,
+    id: IoId,
+    /// Without the data of a write, which stands beside it.
+    operation: IoOperation,
     data: Option<Rc<Vec<u8>>>,
     /// What completed up to here is covered, if it is a sync.
     covers: u64,
+}
+
+/// A request that is to fail.
+#[derive(Clone, Copy, Debug)]
+struct Failing {
+    /// Requests that still succeed.
+    after: u64,
+    /// What becomes of its data, if it is a write.
+    fate: Fate,
 }
 
 /// How the process ends.
@@ -187,51 +228,93 @@ pub enum Crash {
 /// The disk and the requests in flight.
 ///
 /// Invariants: `visible` is `stable` with all un-synced writes applied in order; a request is submitted
-/// only after everything it depends on succeeded.
+/// only after everything it depends on succeeded, and dropped if something it depends on failed.
 #[derive(Clone, Debug, Default)]
 pub struct SimDisk {
     files: BTreeMap<Inode, Rc<File>>,
-    directories: BTreeMap<Directory, Names>,
+    directories: BTreeMap<Directory, Rc<Names>>,
     inode_next: Inode,
     sequence: u64,
-    queued: Vec<Rc<IoRequest>>,
+    changes: u64,
+    queued: Vec<IoRequest>,
     submitted: Vec<Submitted>,
-    done: BTreeSet<IoId>,
+    /// By id; ids count up from 1 in the life of a process.
+    done: Vec<bool>,
+    dropped: BTreeSet<IoId>,
+    failing: Option<Failing>,
+    failed: Option<&'static str>,
+    room_bytes: Option<u64>,
 }
 
 impl SimDisk {
     /// An empty disk; the data directory exists and is empty.
     pub fn new() -> SimDisk {
         let mut disk = SimDisk::default();
-        disk.directories.insert(Directory::Root, Names::default());
+        disk.directories
+            .insert(Directory::Root, Rc::new(Names::default()));
         disk
     }
 
     /// Takes requests from a machine.
     pub fn accept(&mut self, requests: Vec<IoRequest>) {
-        self.queued.extend(requests.into_iter().map(Rc::new));
+        self.queued.extend(requests);
         self.start_ready();
     }
 
-    /// Submits queued requests whose dependencies are done.
+    /// Lets one request fail with an I/O error after `after` more succeeded, whatever it is. If it is a
+    /// write, `fate` says what became of its data.
+    pub fn fail_after(&mut self, after: u64, fate: Fate) {
+        self.failing = Some(Failing { after, fate });
+        self.failed = None;
+    }
+
+    /// Lets nothing fail any more.
+    pub fn heal(&mut self) {
+        self.failing = None;
+    }
+
+    /// What the request that [`SimDisk::fail_after`] let fail wanted to do, if it was reached.
+    pub fn failed(&self) -> Option<&'static str> {
+        self.failed
+    }
+
+    /// Limits the length of all files together; creating more fails for want of space.
+    pub fn limit_room(&mut self, bytes: Option<u64>) {
+        self.room_bytes = bytes;
+    }
+
+    /// Submits queued requests whose dependencies are done, drops those that will never be ready.
     fn start_ready(&mut self) {
-        let queued = std::mem::take(&mut self.queued);
-        for request in queued {
-            if !request.after.iter().all(|id| self.done.contains(id)) {
+        if self.queued.is_empty() {
+            return;
+        }
+        let covers = self.sequence;
+        for mut request in std::mem::take(&mut self.queued) {
+            let hopeless = |id: &IoId| self.dropped.contains(id);
+            if !self.dropped.is_empty() && request.after.iter().any(hopeless) {
+                self.dropped.insert(request.id);
+                continue;
+            }
+            if !request.after.iter().all(|id| self.is_done(*id)) {
                 self.queued.push(request);
                 continue;
             }
-            let covers = self.sequence;
-            let data = match &request.operation {
-                IoOperation::Write { data, .. } => Some(Rc::new(data.clone())),
+            let data = match &mut request.operation {
+                IoOperation::Write { data, .. } => Some(Rc::new(std::mem::take(data))),
                 _ => None,
             };
+            self.changes += u64::from(data.is_some());
             self.submitted.push(Submitted {
-                request,
+                id: request.id,
+                operation: request.operation,
                 data,
                 covers,
             });
         }
+    }
+
+    fn is_done(&self, id: IoId) -> bool {
+        self.done.get(id.0 as usize).copied().unwrap_or(false)
     }
 
     /// Number of submitted, not completed requests.
@@ -239,29 +322,68 @@ impl SimDisk {
         self.submitted.len()
     }
 
-    /// Whether the submitted request at `position` may change what a crash leaves behind.
-    pub fn changes_state(&self, position: usize) -> bool {
-        !matches!(
-            self.submitted[position].request.operation,
-            IoOperation::Read { .. } | IoOperation::Open { .. } | IoOperation::List(_)
-        )
+    /// Rises with everything that changes what a crash may leave behind.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// What the submitted request at `position` does; the data of a write is left out.
+    pub fn operation(&self, position: usize) -> &IoOperation {
+        &self.submitted[position].operation
     }
 
     /// Completes the submitted request at `position`.
     pub fn complete(&mut self, position: usize) -> (IoId, Result<IoOutput, IoFailure>) {
         let submitted = self.submitted.remove(position);
-        let id = submitted.request.id;
-        let result = self.execute(&submitted);
+        let reads = matches!(
+            submitted.operation,
+            IoOperation::Read { .. } | IoOperation::Open { .. } | IoOperation::List(_)
+        );
+        self.changes += u64::from(!reads);
+        let result = match self.failing_now() {
+            Some(fate) => Err(self.fail(&submitted, fate)),
+            None => self.execute(&submitted),
+        };
         if result.is_ok() {
-            self.done.insert(id);
+            let position = submitted.id.0 as usize;
+            let length = self.done.len().max(position + 1);
+            self.done.resize(length, false);
+            self.done[position] = true;
+        } else {
+            self.dropped.insert(submitted.id);
         }
         self.start_ready();
-        (id, result)
+        (submitted.id, result)
+    }
+
+    fn failing_now(&mut self) -> Option<Fate> {
+        let failing = self.failing.as_mut()?;
+        if failing.after > 0 {
+            failing.after -= 1;
+            return None;
+        }
+        self.failing.take().map(|failing| failing.fate)
+    }
+
+    /// The request fails. What it was to sync stays un-synced, what it was to write meets its fate.
+    fn fail(&mut self, submitted: &Submitted, fate: Fate) -> IoFailure {
+        self.failed = Some(submitted.operation.verb());
+        if matches!(submitted.operation, IoOperation::Write { .. }) {
+            self.land(
+                std::slice::from_ref(submitted),
+                &mut [fate].into_iter(),
+                false,
+            );
+        }
+        IoFailure::Other {
+            errno: 5,
+            text: "Input/output error".to_owned(),
+        }
     }
 
     fn inode(&self, file: FileName) -> Option<Inode> {
         let names = self.directories.get(&file.directory())?;
-        names.visible.get(&file.name()).copied()
+        names.visible.get(&Target::File(file)).copied()
     }
 
     fn file(&self, file: FileName) -> Option<&File> {
@@ -275,15 +397,14 @@ impl SimDisk {
     }
 
     fn names_mut(&mut self, directory: Directory) -> Result<&mut Names, IoFailure> {
-        self.directories
-            .get_mut(&directory)
-            .ok_or(IoFailure::NotFound)
+        let names = self.directories.get_mut(&directory);
+        names.map(Rc::make_mut).ok_or(IoFailure::NotFound)
     }
 
     fn execute(&mut self, submitted: &Submitted) -> Result<IoOutput, IoFailure> {
         self.sequence += 1;
         let sequence = self.sequence;
-        match &submitted.request.operation {
+        match &submitted.operation {
             IoOperation::CreateDirectory(directory) => self.create_directory(*directory)?,
             IoOperation::List(directory) => return self.list(*directory),
             IoOperation::Create { file, len } => self.create(*file, *len)?,
@@ -315,12 +436,12 @@ impl SimDisk {
             }
             IoOperation::Rename { from, to } => {
                 self.inode(*from).ok_or(IoFailure::NotFound)?;
-                let change = Change::Rename(from.name(), to.name());
+                let change = Change::Rename(Target::File(*from), Target::File(*to));
                 self.names_mut(from.directory())?.change(sequence, change);
             }
             IoOperation::Delete { file } => {
                 self.inode(*file).ok_or(IoFailure::NotFound)?;
-                let change = Change::Unlink(file.name());
+                let change = Change::Unlink(Target::File(*file));
                 self.names_mut(file.directory())?.change(sequence, change);
             }
         }
@@ -332,9 +453,10 @@ impl SimDisk {
             return Ok(());
         }
         let (sequence, parent) = (self.sequence, parent(directory));
-        let change = Change::Link(directory_name(directory), 0);
+        let change = Change::Link(Target::Directory(directory), 0);
         self.names_mut(parent)?.change(sequence, change);
-        self.directories.insert(directory, Names::default());
+        self.directories
+            .insert(directory, Rc::new(Names::default()));
         Ok(())
     }
 
@@ -347,7 +469,7 @@ impl SimDisk {
         let names = names.visible.iter();
         Ok(IoOutput::Listing(
             names
-                .map(|(name, inode)| (name.clone(), length(inode)))
+                .map(|(name, inode)| (name_of(*name), length(inode)))
                 .collect(),
         ))
     }
@@ -356,9 +478,13 @@ impl SimDisk {
         if self.inode(file).is_some() {
             return Err(IoFailure::Exists);
         }
+        let used: u64 = self.file_list().iter().map(|(_, length)| length).sum();
+        if self.room_bytes.is_some_and(|room| used + length > room) {
+            return Err(IoFailure::NoSpace);
+        }
         self.inode_next += 1;
         let (sequence, inode) = (self.sequence, self.inode_next);
-        let change = Change::Link(file.name(), inode);
+        let change = Change::Link(Target::File(file), inode);
         self.names_mut(file.directory())?.change(sequence, change);
         let content = File {
             length,
@@ -393,57 +519,68 @@ impl SimDisk {
 
     /// The process ends; what is left is what the next one finds.
     pub fn crash(&mut self, crash: &Crash) {
-        let in_flight: Vec<Submitted> = std::mem::take(&mut self.submitted);
-        self.queued.clear();
-        self.done.clear();
+        *self = self.crashed(crash);
+    }
+
+    /// The disk that the next process finds if this one ends here.
+    pub fn crashed(&self, crash: &Crash) -> SimDisk {
+        let mut disk = SimDisk {
+            files: self.files.clone(),
+            directories: self.directories.clone(),
+            inode_next: self.inode_next,
+            sequence: self.sequence,
+            failing: self.failing,
+            failed: self.failed,
+            room_bytes: self.room_bytes,
+            ..SimDisk::default()
+        };
         match crash {
             Crash::Power { fates, changes } => {
                 let mut fates = fates.iter().copied();
-                for file in self.files.values_mut() {
-                    if file.unsynced.is_empty() && file.stable_length == file.length {
-                        continue;
-                    }
+                for file in disk.files.values_mut().filter(|file| !file.is_settled()) {
                     let file = Rc::make_mut(file);
                     for write in std::mem::take(&mut file.unsynced) {
-                        file.stable
-                            .apply(&write, fates.next().unwrap_or(Fate::Lost));
+                        let fate = fates.next().unwrap_or(Fate::Lost);
+                        file.stable.apply(&write, fate);
                     }
-                }
-                self.land(in_flight, &mut fates, true);
-                self.undo_changes(changes);
-                for file in self.files.values_mut() {
-                    let file = Rc::make_mut(file);
                     file.length = file.stable_length;
                     file.visible = file.stable.clone();
                 }
+                disk.land(&self.submitted, &mut fates, true);
+                disk.undo_changes(changes);
             }
             Crash::Kill { fates } => {
-                self.land(in_flight, &mut fates.iter().copied(), false);
+                disk.land(&self.submitted, &mut fates.iter().copied(), false);
             }
         }
+        disk
     }
 
     fn land(
         &mut self,
-        in_flight: Vec<Submitted>,
+        in_flight: &[Submitted],
         fates: &mut impl Iterator<Item = Fate>,
         stable: bool,
     ) {
         for submitted in in_flight {
-            let IoOperation::Write { file, offset, .. } = &submitted.request.operation else {
+            let IoOperation::Write { file, offset, .. } = &submitted.operation else {
                 continue;
             };
             let fate = fates.next().unwrap_or(Fate::Lost);
             let write = Write {
                 sequence: self.sequence,
                 offset: *offset,
-                data: submitted.data.expect("a write has data"),
+                data: submitted.data.clone().expect("a write has data"),
             };
             let Ok(file) = self.file_mut(*file) else {
                 continue;
             };
             if stable {
                 file.stable.apply(&write, fate);
+                file.visible = file.stable.clone();
+                continue;
+            }
+            if fate == Fate::Lost {
                 continue;
             }
             file.visible.apply(&write, fate);
@@ -464,35 +601,24 @@ impl SimDisk {
             if names.unsynced.is_empty() {
                 continue;
             }
+            let names = Rc::make_mut(names);
             let count = kept.next().unwrap_or(0).min(names.unsynced.len());
             names.settle(count);
             names.unsynced.clear();
             names.visible = names.stable.clone();
         }
-        let mut linked: BTreeSet<Inode> = BTreeSet::new();
-        let mut directories = vec![Directory::Root];
-        while let Some(directory) = directories.pop() {
-            let Some(names) = self.directories.get(&directory) else {
-                continue;
-            };
-            linked.extend(names.stable.values());
-            let below = self.directories.keys().filter(|below| {
-                **below != Directory::Root
-                    && parent(**below) == directory
-                    && names.stable.contains_key(&directory_name(**below))
-            });
-            directories.extend(below);
+        let directories: Vec<Directory> = self.directories.keys().copied().collect();
+        for directory in directories {
+            if !self.is_linked(directory) {
+                self.directories.remove(&directory);
+            }
         }
-        self.files.retain(|inode, _| linked.contains(inode));
-        let lost: Vec<Directory> = self
+        let linked: BTreeSet<Inode> = self
             .directories
-            .keys()
-            .copied()
-            .filter(|directory| !self.is_linked(*directory))
+            .values()
+            .flat_map(|names| names.stable.values().copied())
             .collect();
-        for directory in lost {
-            self.directories.remove(&directory);
-        }
+        self.files.retain(|inode, _| linked.contains(inode));
     }
 
     fn is_linked(&self, directory: Directory) -> bool {
@@ -501,32 +627,26 @@ impl SimDisk {
                 && self
                     .directories
                     .get(&parent(directory))
-                    .is_some_and(|names| names.stable.contains_key(&directory_name(directory)))
+                    .is_some_and(|names| names.stable.contains_key(&Target::Directory(directory)))
     }
 
     /// Everything durable and visible: the base of a storage fault.
     pub fn settle_all(&mut self) {
         for names in self.directories.values_mut() {
             let changes = names.unsynced.len();
-            names.settle(changes);
+            Rc::make_mut(names).settle(changes);
         }
         for file in self.files.values_mut() {
-            let file = Rc::make_mut(file);
-            file.settle(u64::MAX);
+            Rc::make_mut(file).settle(u64::MAX);
         }
     }
 
     /// Files that exist, with their lengths.
     pub fn file_list(&self) -> Vec<(FileName, u64)> {
         let mut files = Vec::new();
-        for (directory, names) in &self.directories {
+        for names in self.directories.values() {
             for (name, inode) in &names.visible {
-                let path = match directory {
-                    Directory::Root => name.clone(),
-                    other => format!("{}/{name}", other.path()),
-                };
-                if let (Some(file), Some(content)) = (FileName::parse(&path), self.files.get(inode))
-                {
+                if let (Target::File(file), Some(content)) = (*name, self.files.get(inode)) {
                     files.push((file, content.length));
                 }
             }
@@ -562,10 +682,13 @@ fn parent(directory: Directory) -> Directory {
     }
 }
 
-fn directory_name(directory: Directory) -> String {
-    match directory {
-        Directory::Root => String::new(),
-        Directory::Log => "wal".to_owned(),
-        Directory::Lane(lane) => format!("lane-{lane:02}"),
+/// Name within the directory that holds it.
+fn name_of(target: Target) -> String {
+    match target {
+        Target::File(file) => file.name(),
+        Target::Directory(directory) => {
+            let path = directory.path();
+            path.rsplit('/').next().unwrap_or_default().to_owned()
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! missing. The one exception is counted: acknowledged entries above every piece of durable evidence.
 
 use super::disk::SimDisk;
+use super::promise::{Checked, Promise, broken};
 use super::world::{Style, World, new_directory, open_disk};
 use super::{Crash, Fate, Random};
 use crate::io::FileName;
@@ -49,7 +50,7 @@ impl FaultCounts {
     }
 }
 
-fn image(seed: u64, style: Style, image: Image) -> Result<World, String> {
+fn image(seed: u64, style: Style, image: Image) -> Checked<World> {
     let mut world = World::new(seed, style, false);
     world.run(1)?;
     world.life()?;
@@ -68,7 +69,7 @@ fn image(seed: u64, style: Style, image: Image) -> Result<World, String> {
 ///
 /// # Errors
 /// The first silent difference, or an error without place.
-pub fn sweep(seed: u64, style: Style, kind: Image) -> Result<FaultCounts, String> {
+pub fn sweep(seed: u64, style: Style, kind: Image) -> Checked<FaultCounts> {
     let world = image(seed, style, kind)?;
     let mut counts = FaultCounts::default();
     for (file, length) in world.disk.file_list() {
@@ -78,15 +79,17 @@ pub fn sweep(seed: u64, style: Style, kind: Image) -> Result<FaultCounts, String
                 let Some(mut disk) = damaged(&world.disk, file, offset, length, damage) else {
                     continue;
                 };
-                judge(&world, &mut disk, &mut counts)
-                    .map_err(|error| format!("{file} at {offset}, damage {damage}: {error}"))?;
+                judge(&world, &mut disk, &mut counts).map_err(|violation| {
+                    violation.after(format!("{file} at {offset}, damage {damage}"))
+                })?;
             }
         }
     }
     if kind != Image::LoadedKill && counts.above_evidence > 0 {
-        return Err(format!(
-            "{kind:?} lost entries above the evidence: {counts:?}"
-        ));
+        return broken(
+            Promise::LossReported,
+            format!("{kind:?} lost entries above the evidence: {counts:?}"),
+        );
     }
     Ok(counts)
 }
@@ -133,7 +136,7 @@ fn damaged(
 ///
 /// # Errors
 /// The first silent difference, or an error without place.
-pub fn random_fault(seed: u64, style: Style, counts: &mut FaultCounts) -> Result<(), String> {
+pub fn random_fault(seed: u64, style: Style, counts: &mut FaultCounts) -> Checked<()> {
     let mut random = Random::new(seed ^ 0xFA17);
     let mut world = World::new(seed, style, false);
     world.run(random.below(3))?;
@@ -193,7 +196,7 @@ fn opening(world: &World) -> Opening {
     Opening::new(world.config.clone(), Some(new_directory()))
 }
 
-fn judge(world: &World, disk: &mut SimDisk, counts: &mut FaultCounts) -> Result<(), String> {
+fn judge(world: &World, disk: &mut SimDisk, counts: &mut FaultCounts) -> Checked<()> {
     counts.faults += 1;
     match open_disk(disk, opening(world)) {
         Ok(opened) => judge_opened(world, &opened, counts),
@@ -214,35 +217,45 @@ fn judge(world: &World, disk: &mut SimDisk, counts: &mut FaultCounts) -> Result<
 }
 
 /// A faulty log stays faulty until the loss is accepted by name; then it opens for good.
-fn judge_again(world: &World, disk: &mut SimDisk, loss: AcceptedLoss) -> Result<(), String> {
+fn judge_again(world: &World, disk: &mut SimDisk, loss: AcceptedLoss) -> Checked<()> {
     if open_disk(disk, opening(world)).is_ok() {
-        return Err("the fault was forgotten at the second opening".to_owned());
+        return broken(
+            Promise::FaultRemembered,
+            "the fault was forgotten at the second opening",
+        );
     }
-    let salvaged = open_disk(disk, opening(world).accept(loss))
-        .map_err(|error| format!("the accepted loss is still refused: {error}"))?;
+    let opens = |result: Result<Opened, OpenError>| {
+        result.or_else(|error| broken(Promise::AcceptedLossOpens, error.to_string()))
+    };
+    let salvaged = opens(open_disk(disk, opening(world).accept(loss)))?;
     if salvaged.superblock.salvaged.is_none() {
-        return Err("the accepted loss is not recorded".to_owned());
+        return broken(
+            Promise::AcceptedLossOpens,
+            "the accepted loss is not recorded",
+        );
     }
     disk.settle_all();
-    let again = open_disk(disk, opening(world))
-        .map_err(|error| format!("refused after an accepted loss: {error}"))?;
+    let again = opens(open_disk(disk, opening(world)))?;
     if again.entries.len() != salvaged.entries.len() {
-        return Err("the log changed after an accepted loss".to_owned());
+        return broken(
+            Promise::AcceptedLossOpens,
+            "the log changed after an accepted loss",
+        );
     }
     Ok(())
 }
 
-fn named(error: &OpenError) -> Result<(), String> {
+fn named(error: &OpenError) -> Checked<()> {
     let text = error.to_string();
     let missing = ["missing", "superblock", "damaged"];
     let complete = text.contains("at byte") && missing.iter().any(|word| text.contains(word));
     if complete && !matches!(error, OpenError::Io { .. }) {
         return Ok(());
     }
-    Err(format!("an error without place: {text}"))
+    broken(Promise::ErrorNamesPlace, text)
 }
 
-fn judge_opened(world: &World, opened: &Opened, counts: &mut FaultCounts) -> Result<(), String> {
+fn judge_opened(world: &World, opened: &Opened, counts: &mut FaultCounts) -> Checked<()> {
     let oracle = &world.oracle;
     let promised = &oracle.log[..oracle.acknowledged];
     let found = world.found_log(opened);
@@ -256,8 +269,9 @@ fn judge_opened(world: &World, opened: &Opened, counts: &mut FaultCounts) -> Res
         counts.above_evidence += 1;
         return Ok(());
     }
-    Err(format!(
-        "silent loss: {promised:?} promised, {found:?} found, evidence up to {}",
-        oracle.evidence
-    ))
+    let evidence = oracle.evidence;
+    broken(
+        Promise::LossReported,
+        format!("{promised:?} promised, {found:?} found, evidence up to {evidence}"),
+    )
 }

@@ -2,13 +2,26 @@
 //! oracle beside it, the crash enumeration and the storage-fault sweep.
 
 mod disk;
+mod failures;
 mod faults;
+mod promise;
+mod script;
 mod world;
 
 pub use crate::planted::{Bug, with_planted};
 pub use disk::{Crash, Fate, SimDisk};
+pub use failures::{FailureCounts, failing_request, scarce_space};
 pub use faults::{FaultCounts, Image, random_fault, sweep};
+pub use promise::{Promise, Violation};
+pub use script::{Found, Script};
 pub use world::{Counts, Style, World, enumerate};
+
+/// `base` times the multiplier `RINGD_TEST_BUDGET` (default 1, fractions allowed), at least 1.
+pub fn budget(base: u64) -> u64 {
+    let text = std::env::var("RINGD_TEST_BUDGET").unwrap_or_default();
+    let factor: f64 = text.parse().unwrap_or(1.0);
+    ((base as f64 * factor) as u64).max(1)
+}
 
 /// A small deterministic generator (xorshift64*), so that every run is named by its seed.
 #[derive(Clone, Debug)]

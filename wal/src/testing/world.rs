@@ -5,9 +5,11 @@
 //! way the disk allows, would the next one find everything that was acknowledged, and no false alarm?
 
 use super::disk::{Crash, Fate, SimDisk};
+use super::promise::{Checked, Promise, broken};
 use super::{Bug, Random};
+use crate::io::{IoOperation, IoRequest};
 use crate::planted::planted;
-use crate::record::{Header, Kind, Place, Salt};
+use crate::record::{Header, Kind, Place, Probe, Salt};
 use crate::{
     Checkpoint, Config, Entry, Index, NewDirectory, OpenError, Opened, Opening, Term, Vote, Wal,
     WalEvent, record,
@@ -54,6 +56,10 @@ pub struct Counts {
 pub(super) struct Oracle {
     /// Term before `(term, index)`: a leader creates an entry once.
     before: BTreeMap<(u64, u64), u64>,
+    /// Bytes of the entries that this member was given, by `(term, index)`.
+    payloads: BTreeMap<(u64, u64), Bytes>,
+    /// Highest record sequence number that was ever submitted.
+    wseq_max: u64,
     committed: Vec<u64>,
     leader_logs: Vec<Vec<u64>>,
     leader_log: Vec<u64>,
@@ -89,13 +95,22 @@ pub struct World {
     ids_reserved: u64,
     now: u64,
     stopped: bool,
+    /// The log reported a failed request.
+    pub(super) poisoned: bool,
+    /// Times that the log found no space.
+    pub(super) no_space: u64,
+    /// Lives end without a clean stop.
+    pub(super) never_stops: bool,
     stuck: bool,
     /// Cuts at every point if set; otherwise the world only lives and crashes.
     enumerate: bool,
+    /// State of the disk and of the promises at the last cut.
+    cut_last: (u64, Promised),
     counts: Counts,
 }
 
-type Checked<T> = Result<T, String>;
+/// Acknowledged entries, term and vote, checkpoint.
+type Promised = (usize, (u64, Option<u64>), u64);
 
 pub(super) fn new_directory() -> NewDirectory {
     NewDirectory {
@@ -106,16 +121,13 @@ pub(super) fn new_directory() -> NewDirectory {
     }
 }
 
-fn payload(index: u64, term: u64) -> Bytes {
+pub(super) fn payload(index: u64, term: u64) -> Bytes {
     let hash = index.wrapping_mul(0x9E37_79B9) ^ term.wrapping_mul(0x85EB_CA6B);
     let bytes = match hash >> 3 & 7 {
         0..=4 => 20,
-        5 | 6 => 3000,
-        _ => 7000,
+        5 | 6 => 1400,
+        _ => return forged(index),
     };
-    if bytes == 7000 {
-        return forged(index);
-    }
     Bytes::from(vec![(hash & 0xff) as u8; bytes])
 }
 
@@ -140,7 +152,7 @@ fn forged(index: u64) -> Bytes {
     };
     let fake = record::encode(header, &[], Salt::unsalted());
     let lead = crate::BLOCK_BYTES as usize - record::HEADER_BYTES - record::ENTRY_HEADER_BYTES;
-    let mut bytes = vec![1; 7000];
+    let mut bytes = vec![1; lead + 2 * record::HEADER_BYTES];
     bytes[lead..lead + record::HEADER_BYTES].copy_from_slice(&fake[..record::HEADER_BYTES]);
     Bytes::from(bytes)
 }
@@ -190,8 +202,12 @@ impl World {
             ids_reserved: 0,
             now: 0,
             stopped: false,
+            poisoned: false,
+            no_space: 0,
+            never_stops: false,
             stuck: false,
             enumerate,
+            cut_last: Default::default(),
             counts: Counts::default(),
         }
     }
@@ -233,7 +249,7 @@ impl World {
         for _ in 0..steps {
             self.step()?;
         }
-        if self.random.percent(15) {
+        if self.random.percent(15) && !self.poisoned && !self.never_stops {
             self.stop()?;
         }
         Ok(())
@@ -256,7 +272,7 @@ impl World {
 
     /// Stops cleanly.
     pub(super) fn stop(&mut self) -> Checked<()> {
-        while self.replacing.is_some() || self.checkpointing {
+        while (self.replacing.is_some() || self.checkpointing) && !self.poisoned {
             if self.disk.in_flight() == 0 {
                 self.poll()?;
             }
@@ -264,9 +280,9 @@ impl World {
         }
         self.wal_mut().stop();
         self.poll()?;
-        while !self.stopped {
+        while !self.stopped && !self.poisoned {
             if self.disk.in_flight() == 0 {
-                return Err("the clean stop does not end".to_owned());
+                return broken(Promise::Progress, "the clean stop does not end");
             }
             self.complete(0)?;
         }
@@ -279,6 +295,12 @@ impl World {
             return Ok(());
         }
         self.stop()
+    }
+
+    /// Whether everything that was appended is durable.
+    pub(super) fn all_is_durable(&self) -> bool {
+        let wal = self.wal.as_ref().expect("the member runs");
+        wal.durable_index() == wal.last_index()
     }
 
     /// The log that an opening restored, as terms.
@@ -294,6 +316,17 @@ impl World {
         self.disk.crash(crash);
         self.oracle.log.clone_from(&self.log);
         self.wal = None;
+    }
+
+    /// Ends the life in a random way.
+    pub(super) fn crash_at_random(&mut self) {
+        let crash = self.random_crash();
+        self.end_life(&crash);
+    }
+
+    /// Cuts at every point from now on, or not.
+    pub(super) fn enumerate(&mut self, enumerate: bool) {
+        self.enumerate = enumerate;
     }
 
     fn wal_mut(&mut self) -> &mut Wal {
@@ -326,12 +359,27 @@ impl World {
         let mut opening = Opening::new(self.config.clone(), Some(new_directory()));
         loop {
             if let Some(outcome) = opening.outcome() {
-                let opened = outcome.map_err(|error| format!("false alarm: {error}"))?;
+                let opened = match outcome {
+                    Ok(opened) => opened,
+                    Err(OpenError::Io { .. }) if disk.failed().is_some() => {
+                        // The one request that had to fail; the next attempt meets a healthy disk.
+                        let fates = disk.writes_in_flight().map(|_| Fate::Kept).collect();
+                        disk.crash(&Crash::Kill { fates });
+                        return self.recover(disk, depth);
+                    }
+                    Err(error @ OpenError::Faulty(_)) => {
+                        return broken(Promise::NoFalseAlarm, error.to_string());
+                    }
+                    Err(error) => return broken(Promise::OpensAfterCrash, error.to_string()),
+                };
+                let mut requests = Vec::new();
+                opening.poll(&mut requests);
+                disk.accept(requests);
                 self.check(&opened)?;
                 return Ok(opened);
             }
             if !step_opening(&mut opening, disk, &mut self.random) {
-                return Err("the opening waits for nothing".to_owned());
+                return broken(Promise::Progress, "the opening waits for nothing");
             }
             if depth > 0 {
                 self.cut_recovery(disk, depth)?;
@@ -345,12 +393,11 @@ impl World {
         }
         for _ in 0..2 {
             let crash = random_crash(disk, &mut self.random);
-            let mut cut = disk.clone();
-            cut.crash(&crash);
+            let mut cut = disk.crashed(&crash);
             self.counts.states += 1;
             self.counts.states_in_recovery += 1;
             self.recover(&mut cut, depth - 1)
-                .map_err(|error| format!("{error} (after {crash:?} in recovery)"))?;
+                .map_err(|violation| violation.after(format!("{crash:?} in recovery")))?;
         }
         Ok(())
     }
@@ -367,41 +414,62 @@ impl World {
             (Some(vote), Vote::For(member)) => vote == member,
             (Some(_), Vote::None) => false,
         };
+        if term < promise.0 && promise.1.is_none() {
+            return broken(
+                Promise::TermKept,
+                format!("term fell: promised {}, found {term}", promise.0),
+            );
+        }
         if term < promise.0 || term == promise.0 && !same_vote {
-            return Err(format!(
-                "vote lost: promised {promise:?}, found {term} {:?}",
-                opened.vote
-            ));
+            return broken(
+                Promise::VoteKept,
+                format!(
+                    "vote lost: promised {promise:?}, found {term} {:?}",
+                    opened.vote
+                ),
+            );
         }
         if term < oracle.acknowledged_term {
-            return Err(format!(
-                "term fell: acknowledged {}, found {term}",
-                oracle.acknowledged_term
-            ));
+            return broken(
+                Promise::TermKept,
+                format!(
+                    "term fell: acknowledged {}, found {term}",
+                    oracle.acknowledged_term
+                ),
+            );
         }
         let checkpoint = opened.superblock.checkpoint_index.0;
         if checkpoint < oracle.checkpoint || checkpoint as usize > oracle.committed.len() {
-            return Err(format!(
-                "checkpoint {checkpoint}, published {}, committed {}",
-                oracle.checkpoint,
-                oracle.committed.len()
-            ));
+            return broken(
+                Promise::CheckpointKept,
+                format!(
+                    "checkpoint {checkpoint}, published {}, committed {}",
+                    oracle.checkpoint,
+                    oracle.committed.len()
+                ),
+            );
         }
         let mut log = oracle.committed[..checkpoint as usize].to_vec();
         for entry in &opened.entries {
             let previous = log.last().copied().unwrap_or(0);
             let key = (entry.term.0, entry.index.0);
             if entry.index.0 != log.len() as u64 + 1 || oracle.before.get(&key) != Some(&previous) {
-                return Err(format!("log matching broken at {}", entry.index));
+                return broken(
+                    Promise::TermsChain,
+                    format!("log matching broken at {}", entry.index),
+                );
             }
-            if entry.data != payload(entry.index.0, entry.term.0) {
-                return Err(format!(
-                    "entry {} of term {} has other bytes: {} of {:?}",
-                    entry.index,
-                    entry.term,
-                    entry.data.len(),
-                    entry.data.first()
-                ));
+            if oracle.payloads.get(&key) != Some(&entry.data) {
+                return broken(
+                    Promise::BytesKept,
+                    format!(
+                        "entry {} of term {} has other bytes: {} of {:?}",
+                        entry.index,
+                        entry.term,
+                        entry.data.len(),
+                        entry.data.first()
+                    ),
+                );
             }
             log.push(entry.term.0);
         }
@@ -412,9 +480,10 @@ impl World {
         };
         let promised = &current[..oracle.acknowledged];
         if log.len() < promised.len() || log[..promised.len()] != *promised {
-            return Err(format!(
-                "acknowledged entries lost: {promised:?} promised, {log:?} found"
-            ));
+            return broken(
+                Promise::AcknowledgedKept,
+                format!("acknowledged entries lost: {promised:?} promised, {log:?} found"),
+            );
         }
         Ok(())
     }
@@ -439,6 +508,7 @@ impl World {
         self.ids_reserved = opened.superblock.checkpoint_ids_reserved;
         self.ids_next = self.ids_reserved + 1;
         self.stopped = false;
+        self.poisoned = false;
         self.oracle.checkpoint = self.oracle.checkpoint.max(checkpoint as u64);
         self.oracle.term_max = self.oracle.term_max.max(self.term);
         self.wal = Some(opened.wal);
@@ -542,7 +612,10 @@ impl World {
         if from < self.log.len() {
             self.counts.truncations += 1;
             if from < self.commit {
-                return Err("the world truncates committed entries".to_owned());
+                return broken(
+                    Promise::WorldConsistent,
+                    "the world truncates committed entries",
+                );
             }
         }
         self.log.truncate(from);
@@ -554,11 +627,14 @@ impl World {
             let term = self.oracle.leader_log[position];
             let index = position as u64 + 1;
             self.log.push(term);
+            let payloads = &mut self.oracle.payloads;
+            let data = payloads.entry((term, index));
+            let data = data.or_insert_with(|| payload(index, term)).clone();
             entries.push(Entry {
                 index: Index(index),
                 term: Term(term),
                 kind: 1,
-                data: payload(index, term),
+                data,
             });
         }
         self.wal_mut().append(entries);
@@ -615,7 +691,7 @@ impl World {
             }
             9 | 10 => self.commit_some(),
             11 | 12 => self.checkpoint()?,
-            13 if self.style != Style::Single && self.random.percent(30) => self.snapshot(),
+            13 if self.style != Style::Single && self.random.percent(80) => self.snapshot(),
             14 if self.style != Style::Single && self.random.percent(50) => self.vote(),
             15 => self.now += 20,
             16 => self.acknowledge(),
@@ -694,7 +770,11 @@ impl World {
         }
         self.wal_mut().install_snapshot(snapshot);
         if !contained && planted(Bug::NoSubmissionPauseAtSnapshot) {
+            // The member goes on at once, but the snapshot itself is acknowledged only when it is durable.
+            let (acknowledged, evidence) = (self.oracle.acknowledged, self.oracle.evidence);
             self.snapshot_installed();
+            self.oracle.acknowledged = acknowledged;
+            self.oracle.evidence = evidence;
         }
     }
 
@@ -727,10 +807,42 @@ impl World {
         wal.poll(now, &mut requests);
         wal.check();
         let submitted = !requests.is_empty();
+        if self.poisoned && submitted {
+            return broken(
+                Promise::PoisonedForGood,
+                format!("requests after a failure: {requests:?}"),
+            );
+        }
+        self.note_sequences(&requests)?;
         self.disk.accept(requests);
-        self.take_events();
+        self.take_events()?;
         if submitted {
             self.cut()?;
+        }
+        Ok(())
+    }
+
+    /// Every record that goes out has a number above all before it.
+    fn note_sequences(&mut self, requests: &[IoRequest]) -> Checked<()> {
+        let salt = Salt::new(new_directory().salt);
+        for request in requests {
+            let IoOperation::Write { data, .. } = &request.operation else {
+                continue;
+            };
+            let Probe::Header(header) = record::probe(data, salt) else {
+                continue;
+            };
+            if header.kind == Kind::Footer {
+                continue;
+            }
+            let last = self.oracle.wseq_max;
+            if header.wseq <= last {
+                return broken(
+                    Promise::SequenceUnique,
+                    format!("record {} goes out after record {last}", header.wseq),
+                );
+            }
+            self.oracle.wseq_max = header.wseq;
         }
         Ok(())
     }
@@ -751,13 +863,19 @@ impl World {
         let now = self.now;
         let (id, result) = self.disk.complete(position);
         self.wal_mut().complete(now, id, result);
-        self.take_events();
+        self.take_events()?;
         self.cut()?;
         self.poll()
     }
 
-    fn take_events(&mut self) {
+    fn take_events(&mut self) -> Checked<()> {
         while let Some(event) = self.wal_mut().next_event() {
+            if self.poisoned {
+                return broken(
+                    Promise::PoisonedForGood,
+                    format!("{event:?} after a failure"),
+                );
+            }
             match event {
                 WalEvent::Durable { index, .. } => {
                     self.durable = index.0 as usize;
@@ -786,26 +904,31 @@ impl World {
                 }
                 WalEvent::CheckpointIdsReserved { through } => self.ids_reserved = through,
                 WalEvent::Stopped => self.stopped = true,
-                WalEvent::NoSpace { .. } | WalEvent::Poisoned { .. } => {}
+                WalEvent::NoSpace { .. } => self.no_space += 1,
+                WalEvent::Poisoned { .. } => self.poisoned = true,
             }
         }
         let wal = self.wal.as_ref().expect("the member runs");
         self.oracle.evidence = self.oracle.evidence.max(wal.evidence_index().0);
+        Ok(())
     }
 
     /// Cuts here in every way for up to two un-synced writes, in sampled ways beyond.
     fn cut(&mut self) -> Checked<()> {
-        if !self.enumerate {
+        let oracle = &self.oracle;
+        let promised = (oracle.acknowledged, oracle.promise, oracle.checkpoint);
+        let point = (self.disk.changes(), promised);
+        if !self.enumerate || point == self.cut_last {
             return Ok(());
         }
+        self.cut_last = point;
         self.counts.points += 1;
         for crash in crashes(&self.disk, &mut self.random) {
-            let mut disk = self.disk.clone();
-            disk.crash(&crash);
+            let mut disk = self.disk.crashed(&crash);
             self.counts.states += 1;
             let depth = u32::from(self.random.percent(2));
             let opened = self.recover(&mut disk, depth);
-            opened.map_err(|error| format!("{error} (after {crash:?})"))?;
+            opened.map_err(|violation| violation.after(format!("{crash:?}")))?;
         }
         Ok(())
     }
@@ -923,7 +1046,8 @@ fn crashes(disk: &SimDisk, random: &mut Random) -> Vec<Crash> {
     crashes
 }
 
-/// Enumerates worlds of rising seeds until `states` crash states are checked.
+/// Enumerates worlds of rising seeds until `states` crash states are checked. Half of the worlds live two
+/// lives before the first cut, so that there is something to recycle and to replace.
 ///
 /// # Errors
 /// Seed, style and the first broken promise.
@@ -933,11 +1057,13 @@ pub fn enumerate(seed: u64, states: u64) -> Checked<Counts> {
     let mut run = seed;
     while total.states < states {
         let style = styles[(run % 4) as usize];
-        let mut world = World::new(run, style, true);
+        let mut world = World::new(run, style, run % 8 < 4);
         let lives = 2 + run % 3;
-        world
-            .run(lives)
-            .map_err(|error| format!("seed {run} {style:?}: {error}"))?;
+        let seasoned = if run % 8 < 4 { Ok(()) } else { world.run(2) };
+        world.enumerate(true);
+        seasoned
+            .and_then(|()| world.run(lives))
+            .map_err(|violation| violation.after(format!("seed {run} {style:?}")))?;
         total.add(world.counts());
         run += 1;
     }
@@ -945,7 +1071,8 @@ pub fn enumerate(seed: u64, states: u64) -> Checked<Counts> {
 }
 
 impl Counts {
-    pub(super) fn add(&mut self, other: Counts) {
+    /// Adds another count.
+    pub fn add(&mut self, other: Counts) {
         self.states += other.states;
         self.states_in_recovery += other.states_in_recovery;
         self.points += other.points;
