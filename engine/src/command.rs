@@ -247,9 +247,9 @@ pub enum Command {
     Alarm {
         /// `true` raises.
         activate: bool,
-        /// Member concerned; 0 with `activate == false` clears it for all members.
+        /// Member concerned.
         member: u64,
-        /// Kind; `None` with `activate == false` clears every kind.
+        /// Kind; `None` with `activate == false` clears every kind of the member.
         alarm: Option<AlarmKind>,
     },
     /// Publish a member's attributes.

@@ -129,7 +129,7 @@ impl Meta {
             raised.into_iter().collect()
         } else {
             let concerned = |alarm: &&(u64, AlarmKind)| {
-                (member == 0 || alarm.0 == member) && kind.is_none_or(|kind| alarm.1 == kind)
+                alarm.0 == member && kind.is_none_or(|kind| alarm.1 == kind)
             };
             let cleared: Vec<_> = self
                 .alarms

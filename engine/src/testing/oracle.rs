@@ -163,7 +163,7 @@ impl Oracle {
     pub fn read_txn(&self, txn: &Txn) -> Result<TxnReply, CommandError> {
         let mut path = Vec::new();
         self.decide(txn, &mut path);
-        self.check_ranges(txn, &mut path.iter())?;
+        self.check(txn, &mut path.iter())?;
         self.read(txn, &mut path.iter())
     }
 
@@ -369,8 +369,7 @@ impl Oracle {
     fn txn(&mut self, txn: &Txn) -> Result<TxnReply, CommandError> {
         let mut path = Vec::new();
         self.decide(txn, &mut path);
-        self.check_puts(txn, &mut path.iter())?;
-        self.check_ranges(txn, &mut path.iter())?;
+        self.check(txn, &mut path.iter())?;
         let mut changes = 0;
         let reply = self.run(txn, &mut path.iter(), &mut changes);
         self.commit(changes);
@@ -412,32 +411,15 @@ impl Oracle {
         })
     }
 
-    fn check_puts(
-        &self,
-        txn: &Txn,
-        path: &mut std::slice::Iter<'_, bool>,
-    ) -> Result<(), CommandError> {
+    /// The first operation of the branches taken that fails names the error.
+    fn check(&self, txn: &Txn, path: &mut std::slice::Iter<'_, bool>) -> Result<(), CommandError> {
         for operation in taken(txn, path) {
             match operation {
-                TxnOperation::Txn(nested) => self.check_puts(nested, path)?,
+                TxnOperation::Txn(nested) => self.check(nested, path)?,
                 TxnOperation::Put(put) => {
-                    self.check_kept(put)?;
                     self.check_lease(put)?;
+                    self.check_kept(put)?;
                 }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn check_ranges(
-        &self,
-        txn: &Txn,
-        path: &mut std::slice::Iter<'_, bool>,
-    ) -> Result<(), CommandError> {
-        for operation in taken(txn, path) {
-            match operation {
-                TxnOperation::Txn(nested) => self.check_ranges(nested, path)?,
                 TxnOperation::Range(range) if range.revision > self.revision => {
                     return Err(CommandError::FutureRevision);
                 }
@@ -521,9 +503,11 @@ impl Oracle {
             }
         }
         if !activate {
-            changed.extend(self.alarms.iter().copied().filter(|(id, raised)| {
-                (member == 0 || *id == member) && (kind.is_none() || kind == Some(*raised))
-            }));
+            changed.extend(
+                self.alarms.iter().copied().filter(|(id, raised)| {
+                    *id == member && (kind.is_none() || kind == Some(*raised))
+                }),
+            );
             self.alarms.retain(|alarm| !changed.contains(alarm));
         }
         Reply::Alarm { alarms: changed }

@@ -39,7 +39,7 @@ impl Workload {
 
     /// A command; `state` makes revisions and guards that matter likely.
     pub fn command(&mut self, state: &Oracle) -> Command {
-        let alarmed = !state.alarms().is_empty();
+        let alarmed = state.alarms().first().copied();
         match self.random.below(1000) {
             0..400 => Command::Put(self.put(true)),
             400..520 => Command::DeleteRange(self.delete()),
@@ -68,9 +68,9 @@ impl Workload {
                 client_urls: vec![format!("http://host:{}", self.random.below(9))],
             }),
             940..945 => Command::ClusterVersion(format!("3.{}.0", self.random.below(8))),
-            _ if alarmed => Command::Alarm {
+            _ if let Some((member, _)) = alarmed => Command::Alarm {
                 activate: false,
-                member: 0,
+                member,
                 alarm: None,
             },
             945..950 => Command::Alarm {

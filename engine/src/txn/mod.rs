@@ -79,8 +79,7 @@ pub(crate) fn resolve(
         probe,
         number: 0,
         held: Vec::new(),
-        put_error: None,
-        range_error: None,
+        error: None,
         puts: false,
         deletes: false,
     };
@@ -90,7 +89,7 @@ pub(crate) fn resolve(
             outer,
             nested: resolver.held,
         },
-        error: resolver.put_error.or(resolver.range_error),
+        error: resolver.error,
         puts: resolver.puts,
         deletes: resolver.deletes,
     })
@@ -102,8 +101,8 @@ struct Resolver<'a, 'p> {
     number: usize,
     /// Guards of nested transactions, in the order met.
     held: Vec<bool>,
-    put_error: Option<CommandError>,
-    range_error: Option<CommandError>,
+    /// Of the first operation that fails.
+    error: Option<CommandError>,
     puts: bool,
     deletes: bool,
 }
@@ -134,12 +133,12 @@ impl Resolver<'_, '_> {
             match operation {
                 TxnOperation::Range(range) => {
                     let checked = check_revision(range.revision, self.checks);
-                    self.range_error = self.range_error.or(checked.err());
+                    self.error = self.error.or(checked.err());
                 }
                 TxnOperation::Put(put) => {
                     self.puts = true;
                     let checked = ready!(self.put(put));
-                    self.put_error = self.put_error.or(checked.err());
+                    self.error = self.error.or(checked.err());
                 }
                 TxnOperation::DeleteRange(_) => self.deletes = true,
                 TxnOperation::Txn(nested) => {
@@ -152,18 +151,20 @@ impl Resolver<'_, '_> {
         Step::Ready(())
     }
 
+    /// The lease is looked at before the key.
     fn put(&mut self, put: &Put) -> Step<Result<(), CommandError>> {
+        let mut there = true;
         if keeps_something(put) {
-            let there = ready!((self.probe)(self.number, Probe::Exists(&put.key)));
+            there = ready!((self.probe)(self.number, Probe::Exists(&put.key)));
             self.number += 1;
-            if !there {
-                return Step::Ready(Err(CommandError::KeyNotFound));
-            }
         }
-        if self.checks.missing_leases.contains(&put.lease) {
-            return Step::Ready(Err(CommandError::LeaseNotFound));
-        }
-        Step::Ready(Ok(()))
+        Step::Ready(if self.checks.missing_leases.contains(&put.lease) {
+            Err(CommandError::LeaseNotFound)
+        } else if there {
+            Ok(())
+        } else {
+            Err(CommandError::KeyNotFound)
+        })
     }
 }
 
