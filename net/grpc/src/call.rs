@@ -106,7 +106,9 @@ impl Call {
         if !is_grpc(&parts) {
             return Call::plain(parts, body, respond, environment);
         }
-        let accepted = Method::from_path(parts.uri.path())
+        // A query is part of a method's name, which makes it unknown.
+        let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
+        let accepted = Method::from_path(path)
             .map_err(|unknown| Status::new(Code::Unimplemented, unknown.to_string()))
             .and_then(|method| Ok((method, CallHead::read(&parts.headers)?)));
         let (method, head) = match accepted {
@@ -205,7 +207,14 @@ impl Call {
                         return Poll::Ready(Finished::Lost);
                     };
                     match message {
-                        Ok(message) => self.run_unary(*gathering, message, environment),
+                        Ok(message) => {
+                            self.expires_at = gathering.context.deadline_nanos.unwrap_or(NEVER);
+                            if self.expires_at <= environment.clock.now_nanos() {
+                                answer::error(gathering.respond, &CONTEXT_DEADLINE_EXCEEDED);
+                                return Poll::Ready(Finished::Answered);
+                            }
+                            self.run_unary(*gathering, message, environment);
+                        }
                         Err(ReadError::Refused(status)) => {
                             answer::error(gathering.respond, &status);
                             return Poll::Ready(Finished::Answered);
@@ -279,7 +288,6 @@ impl Call {
             context,
             ..
         } = gathering;
-        self.expires_at = context.deadline_nanos.unwrap_or(NEVER);
         let service = Rc::clone(&environment.service);
         let answer = Box::pin(service.unary(context, method, message));
         self.stage = Stage::Unary { respond, answer };

@@ -128,6 +128,7 @@ methods! {
     }
     "grpc.health.v1.Health" {
         "Check" HealthCheck Unary;
+        "List" HealthList Unary;
         "Watch" HealthWatch ServerStream;
     }
 }
@@ -166,8 +167,8 @@ mod tests {
 
     #[test]
     fn every_path_leads_back_to_its_method() {
-        // 49 methods of etcd and two of the health service.
-        assert_eq!(Method::ALL.len(), 51);
+        // 49 methods of etcd and three of the health service.
+        assert_eq!(Method::ALL.len(), 52);
         for method in Method::ALL {
             assert_eq!(Method::from_path(method.path()), Ok(*method));
         }

@@ -549,7 +549,7 @@ fn ranges_keep_every_option() {
     stream(message.clone(), &RANGE_STREAM_SORT);
     stream(
         RangeRequest {
-            sort_order: 0,
+            sort_order: 1,
             ..message.clone()
         },
         &RANGE_STREAM_SORT,
@@ -560,7 +560,17 @@ fn ranges_keep_every_option() {
         ..message
     };
     stream(unsorted, &RANGE_STREAM_FILTERS);
-    assert!(decode(Method::RangeStream, &range_message("a")).is_ok());
+    for (sort_order, sort_target) in [(0, 0), (0, 4), (1, 0)] {
+        let message = RangeRequest {
+            sort_order,
+            sort_target,
+            ..range_message("a")
+        };
+        let Ok(Operation::Range(range)) = decode(Method::RangeStream, &message) else {
+            panic!("refused")
+        };
+        assert_eq!(range.sort_target, SortTarget::Key);
+    }
 }
 
 fn range_message(key: &str) -> RangeRequest {
@@ -956,8 +966,11 @@ fn alarms_are_listed_or_changed() {
         }))
     };
     assert_eq!(decode(1, 2), change(true, Some(AlarmKind::Corrupt)));
-    assert_eq!(decode(2, 0), change(false, None));
-    for (action, alarm) in [(1, 0), (3, 1), (0, 3)] {
+    assert_eq!(decode(2, 1), change(false, Some(AlarmKind::NoSpace)));
+    for (action, alarm) in [(0, 3), (2, 0), (2, 3)] {
+        assert_eq!(decode(action, alarm), Ok(AlarmOperation::Nothing));
+    }
+    for (action, alarm) in [(1, 0), (1, 3), (3, 1)] {
         assert_eq!(
             decode(action, alarm).unwrap_err().code,
             Code::InvalidArgument

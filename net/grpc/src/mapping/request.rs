@@ -164,11 +164,14 @@ pub(super) fn check_range(request: &RangeRequest) -> Result<(), Status> {
     Ok(())
 }
 
-/// A streamed range: default order and no bounds on revisions only.
+/// A streamed range: in the order of its keys and without bounds on revisions. An order of none by
+/// another target passes, as in etcd, and is that of the keys.
 fn range_stream(request: RangeRequest) -> Result<Range, Status> {
-    let range = range(request)?;
-    if range.sort_order != SortOrder::None || range.sort_target != SortTarget::Key {
-        return Err(RANGE_STREAM_SORT);
+    let mut range = range(request)?;
+    match (range.sort_order, range.sort_target) {
+        (SortOrder::None, _) => range.sort_target = SortTarget::Key,
+        (SortOrder::Ascend, SortTarget::Key) => {}
+        _ => return Err(RANGE_STREAM_SORT),
     }
     let bounds = [
         range.min_mod_revision,
@@ -226,27 +229,23 @@ pub enum AlarmOperation {
     },
     /// Raise or clear, through the log.
     Change(Command),
+    /// List or clear what is never raised: the answer is an empty list.
+    Nothing,
 }
 
 impl AlarmOperation {
     /// Reads an `AlarmRequest`.
     ///
     /// # Errors
-    /// `InvalidArgument` for an action or a kind that etcd does not know, and for raising no kind.
+    /// `InvalidArgument` for an unknown action, and for raising a kind that does not exist.
     pub fn decode(message: Bytes) -> Result<AlarmOperation, Status> {
         use alarm_request::AlarmAction;
 
         let request: AlarmRequest = decode(message)?;
         let alarm = match AlarmType::try_from(request.alarm) {
-            Ok(AlarmType::None) => None,
             Ok(AlarmType::Nospace) => Some(AlarmKind::NoSpace),
             Ok(AlarmType::Corrupt) => Some(AlarmKind::Corrupt),
-            Err(_) => {
-                return Err(invalid(format!(
-                    "etcdserver: unknown alarm kind {}",
-                    request.alarm
-                )));
-            }
+            Ok(AlarmType::None) | Err(_) => None,
         };
         let change = |activate| {
             AlarmOperation::Change(Command::Alarm {
@@ -256,12 +255,16 @@ impl AlarmOperation {
             })
         };
         match AlarmAction::try_from(request.action) {
-            Ok(AlarmAction::Get) => Ok(AlarmOperation::List { alarm }),
-            Ok(AlarmAction::Activate) if alarm.is_none() => {
-                Err(invalid("etcdserver: no alarm kind to activate"))
+            Ok(AlarmAction::Get) if request.alarm == AlarmType::None as i32 || alarm.is_some() => {
+                Ok(AlarmOperation::List { alarm })
             }
+            Ok(AlarmAction::Activate) if alarm.is_none() => Err(invalid(format!(
+                "etcdserver: there is no alarm of kind {} to activate",
+                request.alarm
+            ))),
             Ok(AlarmAction::Activate) => Ok(change(true)),
-            Ok(AlarmAction::Deactivate) => Ok(change(false)),
+            Ok(AlarmAction::Deactivate) if alarm.is_some() => Ok(change(false)),
+            Ok(AlarmAction::Get | AlarmAction::Deactivate) => Ok(AlarmOperation::Nothing),
             Err(_) => Err(invalid(format!(
                 "etcdserver: unknown alarm action {}",
                 request.action
