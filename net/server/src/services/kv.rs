@@ -60,10 +60,10 @@ impl EtcdService {
             limit if limit > 0 => limit.min(total.count),
             _ => total.count,
         };
-        let more = left < total.count;
         if asked.count_only {
             left = 0;
         }
+        let more = !asked.count_only && left < total.count;
         let mut range = asked.range.clone();
         let mut chunk_keys = STREAM_KEYS_FIRST;
         loop {

@@ -81,7 +81,8 @@ impl EtcdService {
         }))
     }
 
-    pub(super) fn lease_leases(&self) -> Result<Bytes, Status> {
+    pub(super) fn lease_leases(&self, message: Bytes) -> Result<Bytes, Status> {
+        let _request: pb::LeaseLeasesRequest = decode(message)?;
         let leases = self
             .node
             .leases()

@@ -13,7 +13,8 @@ use super::{CLUSTER_VERSION, ETCD_VERSION, EtcdService, encoded, proto_header, w
 pub(super) const STORAGE_VERSION: &str = "3.7.0";
 
 impl EtcdService {
-    pub(super) fn status(&self) -> Result<Bytes, Status> {
+    pub(super) fn status(&self, message: Bytes) -> Result<Bytes, Status> {
+        let _request: pb::StatusRequest = decode(message)?;
         let status = self.node.status();
         let header = self.header();
         let mut errors: Vec<String> = status
@@ -56,6 +57,7 @@ impl EtcdService {
                 alarms.retain(|(_, kind)| alarm.is_none_or(|alarm| alarm == *kind));
                 (self.header(), alarms)
             }
+            AlarmOperation::Nothing => (self.header(), Vec::new()),
             AlarmOperation::Change(command) => {
                 let answer = self.execute(context, Operation::Write(command)).await?;
                 let Reply::Alarm { alarms } = answer.reply else {
@@ -81,6 +83,16 @@ impl EtcdService {
         }
         Ok(encoded(&health::HealthCheckResponse {
             status: self.serving_status() as i32,
+        }))
+    }
+
+    pub(super) fn health_list(&self, message: Bytes) -> Result<Bytes, Status> {
+        let _request: health::HealthListRequest = decode(message)?;
+        let whole = health::HealthCheckResponse {
+            status: self.serving_status() as i32,
+        };
+        Ok(encoded(&health::HealthListResponse {
+            statuses: [(String::new(), whole)].into(),
         }))
     }
 
@@ -130,11 +142,14 @@ impl EtcdService {
     }
 }
 
-/// An alarm in the words of etcd's Status.
+/// An alarm in the words of etcd's Status, which leave out a member 0.
 fn alarm_text((member, kind): (u64, AlarmKind)) -> String {
     let kind = match kind {
         AlarmKind::NoSpace => "NOSPACE",
         AlarmKind::Corrupt => "CORRUPT",
     };
-    format!("memberID:{member} alarm:{kind} ")
+    match member {
+        0 => format!("alarm:{kind}"),
+        _ => format!("memberID:{member} alarm:{kind}"),
+    }
 }

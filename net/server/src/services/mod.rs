@@ -131,11 +131,12 @@ impl Service for EtcdService {
             Method::LeaseGrant => self.lease_grant(&context, message).await,
             Method::LeaseRevoke => self.store_operation(&context, method, message).await,
             Method::LeaseTimeToLive => self.lease_time_to_live(message).await,
-            Method::LeaseLeases => self.lease_leases(),
+            Method::LeaseLeases => self.lease_leases(message),
             Method::MemberList => self.member_list(message),
-            Method::Status => self.status(),
+            Method::Status => self.status(message),
             Method::Alarm => self.alarm(&context, message).await,
             Method::HealthCheck => self.health_check(message),
+            Method::HealthList => self.health_list(message),
             _ => Err(not_yet(method)),
         }
     }

@@ -34,11 +34,13 @@ impl EtcdService {
     ) -> Result<(), Status> {
         let stream = self.node.open_watch_stream();
         responses.open()?;
+        // A client may end its side once it has asked for all it wants; its watchers stay.
+        let mut asking = true;
         loop {
             responses.ready().await?;
-            match self.watch_turn(&stream, &mut requests).await? {
-                // The client has ended its side; its watchers end with it, as in etcd.
-                Turn::Request(None) => return Ok(()),
+            let requests = asking.then_some(&mut requests);
+            match self.watch_turn(&stream, requests).await? {
+                Turn::Request(None) => asking = false,
                 Turn::Request(Some(message)) => {
                     self.watch_request(&stream, message, &mut responses).await?;
                 }
@@ -55,11 +57,13 @@ impl EtcdService {
     async fn watch_turn(
         &self,
         stream: &WatchStream,
-        requests: &mut RequestStream,
+        mut requests: Option<&mut RequestStream>,
     ) -> Result<Turn, Status> {
         let mut next = std::pin::pin!(stream.next(ANSWER_BYTES));
         std::future::poll_fn(|context| {
-            if let Poll::Ready(request) = requests.poll_next(context) {
+            if let Some(requests) = &mut requests
+                && let Poll::Ready(request) = requests.poll_next(context)
+            {
                 return Poll::Ready(request.map(Turn::Request));
             }
             next.as_mut()
