@@ -2,6 +2,7 @@
 //
 //	scenarios clients ENDPOINT      kv, transactions, watches, leases
 //	scenarios kubernetes ENDPOINT   the calls of a Kubernetes API server, in their exact shapes
+//	scenarios differential ENDPOINT REFERENCE   the same raw requests to two servers, answers compared
 package main
 
 import (
@@ -49,6 +50,9 @@ func (r *run) noError(err error, format string, values ...any) {
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "differential" {
+		os.Exit(runDifferential(os.Args[2:]))
+	}
 	sets := map[string][]scenario{"clients": clientScenarios, "kubernetes": kubernetesScenarios}
 	if len(os.Args) != 3 || sets[os.Args[1]] == nil {
 		fmt.Fprintln(os.Stderr, "usage: scenarios clients|kubernetes ENDPOINT")
