@@ -85,7 +85,7 @@ pub fn run_campaign(campaign: Campaign, progress: impl Fn(&Report) + Sync) -> Su
                     }
                     let plan = Plan::new(campaign.from + number, campaign.length);
                     let report = run(&plan);
-                    let again = (number % TWICE_EVERY == 0).then(|| run(&plan).hash);
+                    let again = number.is_multiple_of(TWICE_EVERY).then(|| run(&plan).hash);
                     progress(&report);
                     let mut summary = summary.lock().expect("no thread panics with it");
                     summary.add(report, again, plan.wire);

@@ -28,7 +28,7 @@ fn first_error(watched: &Watched, replay: &Replay) -> Option<String> {
         .changes
         .iter()
         .filter(|change| change.revision >= watched.start && watched.range.contains(&change.kv.key))
-        .filter(|change| !(watched.no_put && !change.tombstone))
+        .filter(|change| !watched.no_put || change.tombstone)
         .filter(|change| !(watched.no_delete && change.tombstone))
         .filter(|change| !in_gap(&watched.gaps, change.revision))
         .collect();
