@@ -76,6 +76,8 @@ pub struct Plan {
     pub pause_most: Duration,
     /// Operations in all.
     pub operations: usize,
+    /// Crashes at least.
+    pub crashes: usize,
     /// Ends of the lives before the last one.
     pub ends: Vec<End>,
     /// Clients speak gRPC through the simulated network.
@@ -130,6 +132,7 @@ impl Plan {
             keys: random.between(8, 60),
             pause_most: Duration::from_micros([0, 200, 2_000, 20_000][random.index(4)]),
             operations,
+            crashes: length.crashes,
             ends,
             wire,
         }

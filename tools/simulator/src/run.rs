@@ -133,6 +133,18 @@ impl Run {
                 return self.judge();
             }
         }
+        // Planned faults do not always find their operation.
+        while self.crashes < self.shared.plan.crashes as u64 {
+            let steps = self.random.below(300);
+            self.live(End::Load {
+                operations: 100,
+                steps,
+                crash: Crash::PowerCut,
+            });
+            if !self.shared.history.borrow().violations.is_empty() {
+                return self.judge();
+            }
+        }
         // The last life does what is left, is drained and stopped.
         let left = self
             .shared
@@ -168,11 +180,10 @@ impl Run {
             run_member(world, shared)
         });
         if self.shared.plan.wire {
-            let (shared, random) = (self.shared.clone(), self.random.fork());
-            let address = wire::address(self.simulation.host_address(self.host));
-            self.simulation.start_core(self.clients_host, |world| {
-                wire::run_clients(world, shared, random, address)
-            });
+            let shared = self.shared.clone();
+            let clients = self.clients_host;
+            self.simulation
+                .start_core(clients, |world| wire::run_clients(world, shared));
         }
         let ended = self.run_life(end);
         let was_serving = self.shared.phase.get() != Phase::Opening;
@@ -367,7 +378,7 @@ impl Run {
         match truth::read_log(&image, DATA_DIR, &plan.options.log) {
             Ok(log) => {
                 entries = log;
-                happened = checker::check(&mut history, &entries, plan.wire);
+                happened = checker::check(&mut history, &entries);
             }
             Err(error) => history.violation(format!("the log cannot be read: {error}")),
         }

@@ -50,12 +50,11 @@ pub(crate) struct Replay {
 }
 
 /// Checks a history against the log; answers how many writes of unknown outcome had happened.
-/// `wire`: refusals and errors of the edge look different, answers are not compared field by field.
-pub fn check(history: &mut History, entries: &[LogEntry], wire: bool) -> u64 {
+pub fn check(history: &mut History, entries: &[LogEntry]) -> u64 {
     let mut wrong = Vec::new();
-    let replay = replay(history, entries, wire, &mut wrong);
+    let replay = replay(history, entries, &mut wrong);
     order::check(history, &replay, &mut wrong);
-    reads::check(history, entries, &replay, wire, &mut wrong);
+    reads::check(history, entries, &replay, &mut wrong);
     watches::check(history, &replay, &mut wrong);
     check_hashes(history, entries, &mut wrong);
     for what in wrong {
@@ -85,7 +84,7 @@ fn candidates(history: &History) -> Candidates {
     candidates
 }
 
-fn replay(history: &History, entries: &[LogEntry], wire: bool, wrong: &mut Vec<String>) -> Replay {
+fn replay(history: &History, entries: &[LogEntry], wrong: &mut Vec<String>) -> Replay {
     let mut oracle = Oracle::new();
     let mut candidates = candidates(history);
     let mut replay = Replay {
@@ -118,7 +117,6 @@ fn replay(history: &History, entries: &[LogEntry], wire: bool, wrong: &mut Vec<S
                 command,
                 revision,
                 &answer,
-                wire,
             );
             match taken {
                 Some(operation) => {
@@ -169,7 +167,6 @@ fn take(
     command: &Command,
     revision: i64,
     answer: &Answer,
-    wire: bool,
 ) -> Option<usize> {
     let list = candidates.get_mut(&format!("{command:?}"))?;
     let fits = |at: usize| {
@@ -185,7 +182,7 @@ fn take(
                     reply,
                 },
                 Ok(right),
-            ) => (*told == revision && (wire || reply == right)).then_some(operation.applied_after),
+            ) => (*told == revision && (reply == right)).then_some(operation.applied_after),
             (Outcome::Failed(told), Err(right)) if told == right => Some(operation.applied_after),
             _ => None,
         }

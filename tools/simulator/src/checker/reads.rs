@@ -28,7 +28,6 @@ pub(super) fn check(
     history: &History,
     entries: &[LogEntry],
     replay: &Replay,
-    wire: bool,
     wrong: &mut Vec<String>,
 ) {
     let mut windows = windows(history, replay, wrong);
@@ -42,7 +41,7 @@ pub(super) fn check(
         }
         open.extend(windows.remove(&boundary).unwrap_or_default());
         for window in &mut open {
-            look(&history.operations[window.operation], window, &oracle, wire);
+            look(&history.operations[window.operation], window, &oracle);
         }
         open.retain(|window| {
             let over = window.last <= boundary;
@@ -125,7 +124,7 @@ fn floors(history: &History, replay: &Replay) -> Vec<usize> {
 }
 
 /// Compares a read with the naive etcd at the present boundary.
-fn look(operation: &Operation, window: &mut Window, oracle: &Oracle, wire: bool) {
+fn look(operation: &Operation, window: &mut Window, oracle: &Oracle) {
     if window.explained {
         return;
     }
@@ -144,7 +143,7 @@ fn look(operation: &Operation, window: &mut Window, oracle: &Oracle, wire: bool)
         }
     };
     window.explained = match (&operation.outcome, answer) {
-        (Outcome::Answered { reply, .. }, Ok(right)) => wire || *reply == right,
+        (Outcome::Answered { reply, .. }, Ok(right)) => *reply == right,
         (Outcome::Failed(told), Err(right)) => *told == right,
         _ => false,
     };
