@@ -250,6 +250,15 @@ impl WatchStream {
                 query.bytes_max,
             )
             .await;
+        if matches!(read, Err(WriteError::Command(CommandError::Compacted)))
+            && query.from >= self.node.0.compact_revision.get()
+        {
+            // The shards are ahead: the compaction that took this history is not visible yet, and the
+            // client is to be told its revision. Asking again comes to the same until it is.
+            drop(unfinished);
+            self.node.0.world.yield_now().await;
+            return Some(None);
+        }
         unfinished.query = None;
         let mut hub = self.node.0.watches.hub.borrow_mut();
         match read {
