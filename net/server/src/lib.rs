@@ -15,6 +15,7 @@ pub mod local;
 pub mod log;
 pub mod node;
 pub mod peer;
+pub mod planted;
 pub mod salvage;
 pub mod serve;
 pub mod services;

@@ -201,15 +201,15 @@ async fn ask(connection: &mut SendRequest<Bytes>, action: &Action) -> Option<Out
     let (header, reply) = match action {
         Action::Range(_) => {
             let response = pb::RangeResponse::decode(message).ok()?;
-            (response.header.clone(), Reply::Range(range_reply(response)))
+            (response.header, Reply::Range(range_reply(response)))
         }
         Action::Write(Command::Put(_)) => {
             let response = pb::PutResponse::decode(message).ok()?;
-            (response.header.clone(), put_reply(response))
+            (response.header, put_reply(response))
         }
         _ => {
             let response = pb::TxnResponse::decode(message).ok()?;
-            (response.header.clone(), txn_reply(response)?)
+            (response.header, txn_reply(response)?)
         }
     };
     Some(Outcome::Answered {

@@ -1,6 +1,8 @@
 //! Bugs that the simulator must find: a judge that has never convicted proves nothing.
 
+use reactor::sim::DiskOperation;
 use reactor::sim::{Crash, Rate};
+use ringd::planted::{Bug, with_planted};
 use simulator::plan::{End, Length, Plan};
 use simulator::run::{Report, run};
 
@@ -33,20 +35,82 @@ fn cutting(seed: u64) -> Plan {
 
 #[test]
 fn a_disk_that_forgets_synced_writes() {
-    let (_, what) = convicted(10, |seed| {
+    let what = convicted(10, |seed| {
         let mut plan = cutting(seed);
         plan.simulation.disk.synced_write_lost = Rate::percent(30);
         run(&plan)
     });
-    println!("{what}");
+    println!("{what:?}");
 }
 
 #[test]
 fn a_disk_that_drops_writes() {
-    let (_, what) = convicted(10, |seed| {
+    let what = convicted(10, |seed| {
         let mut plan = cutting(seed);
         plan.simulation.disk.write_vanished = Rate::percent(5);
         run(&plan)
     });
-    println!("{what}");
+    println!("{what:?}");
+}
+
+#[test]
+fn an_answer_before_the_entry_is_durable() {
+    let what = convicted(10, |seed| {
+        with_planted(Bug::AnswerBeforeDurable, || {
+            let mut plan = cutting(seed);
+            plan.ends = vec![
+                End::Load {
+                    operations: 150,
+                    steps: 0,
+                    crash: Crash::PowerCutAllLost
+                };
+                4
+            ];
+            run(&plan)
+        })
+    });
+    println!("{what:?}");
+}
+
+#[test]
+fn an_answer_after_a_failed_flush() {
+    let what = convicted(20, |seed| {
+        with_planted(Bug::AnswerAfterFailure, || {
+            let mut plan = cutting(seed);
+            let fault = |after| End::Fault {
+                operation: DiskOperation::Sync,
+                after,
+                power_cut: true,
+            };
+            plan.ends = vec![fault(60), fault(90), fault(40)];
+            run(&plan)
+        })
+    });
+    println!("{what:?}");
+}
+
+#[test]
+fn a_recovery_that_ignores_the_tail() {
+    let what = convicted(10, |seed| {
+        with_planted(Bug::IgnoreTail, || run(&cutting(seed)))
+    });
+    println!("{what:?}");
+}
+
+#[test]
+fn a_revision_that_is_announced_before_it_is_applied() {
+    let what = convicted(5, |seed| {
+        with_planted(Bug::AnnounceBeforeApplied, || run(&cutting(seed)))
+    });
+    println!("{what:?}");
+}
+
+#[test]
+fn a_lease_that_is_not_renewed() {
+    let what = convicted(30, |seed| {
+        with_planted(Bug::ForgetRenewal, || {
+            run(&Plan::with_wire(seed, Length::FULL, false))
+        })
+    });
+    println!("{what:?}");
 }

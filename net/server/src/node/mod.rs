@@ -30,6 +30,7 @@ use reactor::{Class, World};
 use crate::identity::Identity;
 use crate::local::{Changed, Flag, one_shot};
 use crate::log::Logger;
+use crate::planted::{Bug, planted};
 use crate::shards::Shards;
 use leases::wait_for;
 use sequencer::{Sequencer, TurnEffects};
@@ -439,6 +440,14 @@ impl Node {
 
     fn take_published(&self, published: Published) {
         self.0.applied.set(published.applied);
+        if planted(Bug::AnnounceBeforeApplied) {
+            let Applied { index, revision } = published.applied;
+            let announced = Applied {
+                index,
+                revision: revision + 1,
+            };
+            self.0.applied.set(announced);
+        }
         if let Some(revision) = published.compacted {
             self.0.compact_revision.set(revision);
         }

@@ -5,7 +5,7 @@
 //! can acknowledge.
 
 use engine::auth::Authorized;
-use engine::command::{CommandError, Range, Reply, Txn};
+use engine::command::{CommandError, Range, Reply, Txn, TxnOperation};
 use engine::read::{RangeRead, resolve_revision};
 use engine::shard::{ShardReply, ShardRequest};
 use engine::txn::ReadTxn;
@@ -48,8 +48,11 @@ impl Node {
                         reply: Reply::Range(reply),
                     });
                 }
-                // A compaction overtook a read of what was the newest revision: read again.
-                Err(CommandError::Compacted) if range.revision <= 0 => {}
+                // A compaction overtook a read of what was the newest revision: read again, once
+                // what it waits for had its turn.
+                Err(CommandError::Compacted) if range.revision <= 0 => {
+                    self.0.world.yield_now().await;
+                }
                 Err(error) => return Err(WriteError::Command(error)),
             }
         }
@@ -73,7 +76,11 @@ impl Node {
                         reply: Reply::Txn(reply),
                     });
                 }
-                Err(CommandError::Compacted) if self.0.compact_revision.get() > compacted => {}
+                // None of its ranges asks for what is compacted, so a compaction that is not
+                // visible yet overtook the read.
+                Err(CommandError::Compacted) if !asks_below(txn, compacted) => {
+                    self.0.world.yield_now().await;
+                }
                 Err(error) => return Err(WriteError::Command(error)),
             }
         }
@@ -91,4 +98,14 @@ impl Node {
             .await
             .ok_or(WriteError::Stopped)
     }
+}
+
+/// Whether a range of the transaction, in whatever branch, asks for a revision below `compacted`.
+fn asks_below(txn: &Txn, compacted: i64) -> bool {
+    let mut operations = txn.success.iter().chain(&txn.failure);
+    operations.any(|operation| match operation {
+        TxnOperation::Range(range) => range.revision != 0 && range.revision < compacted,
+        TxnOperation::Txn(nested) => asks_below(nested, compacted),
+        TxnOperation::Put(_) | TxnOperation::DeleteRange(_) => false,
+    })
 }

@@ -24,6 +24,7 @@ use wal::{Wal, WalEvent};
 
 use crate::disk::Disk;
 use crate::local::Responder;
+use crate::planted::{Bug, planted};
 use crate::shards::Shards;
 
 /// An entry is closed when its requests reach this many bytes.
@@ -290,7 +291,12 @@ impl Sequencer {
                 WalEvent::Poisoned { file, what } => {
                     self.poisoned = true;
                     effects.poisoned = Some(format!("{file}: {what}"));
-                    self.fail_everyone(WriteError::Stopped);
+                    match self.uncommitted.back() {
+                        Some(last) if planted(Bug::AnswerAfterFailure) => {
+                            self.call_durable(LogIndex(last.index.0));
+                        }
+                        _ => self.fail_everyone(WriteError::Stopped),
+                    }
                 }
                 WalEvent::NoSpace { .. } => effects.disk_full = true,
                 WalEvent::Stopped => effects.stopped = true,
@@ -431,6 +437,15 @@ impl Sequencer {
             entries.push(entry);
         }
         self.wal.append(entries);
+        if planted(Bug::AnswerBeforeDurable) {
+            self.call_durable(last);
+        }
+    }
+
+    /// A planted bug: calls durable what only was handed to the log.
+    fn call_durable(&mut self, index: LogIndex) {
+        let term = self.raft.status().term;
+        self.step(Input::Durable { index, term });
     }
 
     /// Gives committed entries to the coordinator, in order.
