@@ -38,6 +38,8 @@ pub(crate) struct TxnRun {
     missing_leases: Vec<LeaseId>,
     path: Path,
     error: Option<CommandError>,
+    /// A shard had compacted what was still to be read.
+    overtaken: bool,
     leaves: Vec<Reply>,
     /// Writes so far: the next one's number inside the main revision.
     sub: u32,
@@ -82,6 +84,7 @@ impl TxnRun {
             missing_leases,
             path: Path::default(),
             error: None,
+            overtaken: false,
             leaves: Vec::new(),
             sub: 0,
             tally: Tally::default(),
@@ -138,7 +141,7 @@ impl TxnRun {
                         answer.1 &= holds;
                     }
                 }
-                ShardReply::Refused => self.error = Some(CommandError::Compacted),
+                ShardReply::Refused => self.overtake(CommandError::Compacted),
                 reply => unreachable!("questions never get {reply:?}"),
             },
             Stage::Writing(slots) => {
@@ -288,6 +291,12 @@ impl TxnRun {
         }
     }
 
+    /// A compaction took what was still to be read.
+    fn overtake(&mut self, error: CommandError) {
+        self.error = Some(error);
+        self.overtaken = true;
+    }
+
     fn read_done(&mut self) {
         match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Reading(read) => match read.finish() {
@@ -295,7 +304,7 @@ impl TxnRun {
                     self.leaves.push(Reply::Range(reply));
                     self.next_operation();
                 }
-                Err(error) => self.error = Some(error),
+                Err(error) => self.overtake(error),
             },
             Stage::Gathering { read, prev_kv } => {
                 let found = read.finish().expect("compaction waits for transactions");
@@ -422,11 +431,17 @@ impl ReadTxn {
         self.run.is_done()
     }
 
+    /// Whether a compaction overtook the read: its answer is an error that says nothing of the
+    /// transaction, which is to be read again at what was published since.
+    pub fn is_overtaken(&self) -> bool {
+        self.run.overtaken
+    }
+
     /// The answer; only when [`is_done`](Self::is_done).
     ///
     /// # Errors
-    /// `FutureRevision`, `Compacted`: of a range inside. `Compacted` also if a compaction overtook
-    /// the read, which may then be repeated at the revision published since.
+    /// `FutureRevision`, `Compacted`: of a range inside, or because the read
+    /// [was overtaken](Self::is_overtaken).
     pub fn finish(self) -> Result<TxnReply, CommandError> {
         self.run.finish().result
     }

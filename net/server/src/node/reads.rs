@@ -5,7 +5,7 @@
 //! can acknowledge.
 
 use engine::auth::Authorized;
-use engine::command::{CommandError, Range, Reply, Txn, TxnOperation};
+use engine::command::{CommandError, Range, Reply, Txn};
 use engine::read::{RangeRead, resolve_revision};
 use engine::shard::{ShardReply, ShardRequest};
 use engine::txn::ReadTxn;
@@ -69,20 +69,17 @@ impl Node {
                 let reply = self.ask(shard, request).await?;
                 read.on_reply(shard, reply);
             }
-            match read.finish() {
-                Ok(reply) => {
-                    return Ok(Answer {
-                        header,
-                        reply: Reply::Txn(reply),
-                    });
-                }
-                // None of its ranges asks for what is compacted, so a compaction that is not
-                // visible yet overtook the read.
-                Err(CommandError::Compacted) if !asks_below(txn, compacted) => {
-                    self.0.world.yield_now().await;
-                }
-                Err(error) => return Err(WriteError::Command(error)),
+            // A compaction that may not be visible yet overtook the read: read again, once what it
+            // waits for had its turn.
+            if read.is_overtaken() {
+                self.0.world.yield_now().await;
+                continue;
             }
+            let reply = read.finish().map_err(WriteError::Command)?;
+            return Ok(Answer {
+                header,
+                reply: Reply::Txn(reply),
+            });
         }
     }
 
@@ -98,14 +95,4 @@ impl Node {
             .await
             .ok_or(WriteError::Stopped)
     }
-}
-
-/// Whether a range of the transaction, in whatever branch, asks for a revision below `compacted`.
-fn asks_below(txn: &Txn, compacted: i64) -> bool {
-    let mut operations = txn.success.iter().chain(&txn.failure);
-    operations.any(|operation| match operation {
-        TxnOperation::Range(range) => range.revision != 0 && range.revision < compacted,
-        TxnOperation::Txn(nested) => asks_below(nested, compacted),
-        TxnOperation::Put(_) | TxnOperation::DeleteRange(_) => false,
-    })
 }
