@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use reactor::{AlignedBuffer, Class, File, OpenOptions, World, WriteError};
@@ -321,11 +321,6 @@ impl Disk {
             state.files.insert(to, file);
         }
         Ok(IoOutput::None)
-    }
-
-    /// The data directory.
-    pub fn root(&self) -> &Path {
-        &self.0.root
     }
 }
 

@@ -81,11 +81,6 @@ impl Node {
         }
     }
 
-    /// Watchers there are.
-    pub fn watcher_count(&self) -> usize {
-        self.0.watches.hub.borrow().watcher_count()
-    }
-
     /// The task that publishes what became visible, in order.
     pub(super) async fn run_watches(&self) {
         loop {
