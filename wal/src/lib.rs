@@ -20,7 +20,6 @@
 mod config;
 mod entry;
 pub mod inspect;
-pub mod io;
 mod lane;
 mod planted;
 pub mod record;
@@ -32,14 +31,14 @@ mod tail;
 pub mod testing;
 mod writer;
 
+pub use diskio as io;
+pub use diskio::BLOCK_BYTES;
+
 pub use config::{Config, LANES_MAX, NewDirectory};
 pub use entry::{Checkpoint, Entry, EpochMark, Index, Snapshot, Term, Vote, Watermark};
 pub use recovery::{AcceptedLoss, Faulty, OpenError, Opened, Opening, RecoveryReport};
 pub use superblock::Superblock;
 pub use writer::{Wal, WalEvent};
-
-/// Alignment of every offset and length in the log and the superblock, in bytes.
-pub const BLOCK_BYTES: u64 = 4096;
 
 /// `bytes` rounded up to whole blocks.
 pub(crate) fn whole_blocks(bytes: u64) -> u64 {

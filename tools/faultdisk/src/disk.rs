@@ -20,6 +20,8 @@ pub struct Faults {
     pub fail_write: Option<u64>,
     /// The flush with this number fails.
     pub fail_flush: Option<u64>,
+    /// The power fails when the write with this number has completed, so that it is not flushed.
+    pub cut_after_write: Option<u64>,
     /// Every write takes this long.
     pub write_delay: Duration,
     /// Every flush takes this long.
@@ -121,6 +123,9 @@ impl Disk {
         }
         self.visible[offset..end].copy_from_slice(data);
         self.cached.push((offset, data.to_vec()));
+        if strikes(&mut self.faults.cut_after_write) {
+            self.powered = false;
+        }
         Ok(())
     }
 
@@ -141,6 +146,11 @@ impl Disk {
             self.durable[offset..offset + data.len()].copy_from_slice(&data);
         }
         Ok(())
+    }
+
+    /// Whether operations can succeed.
+    pub fn is_powered(&self) -> bool {
+        self.powered
     }
 
     /// From now on every operation fails.
@@ -208,6 +218,24 @@ mod tests {
         assert_eq!(disk.write(0, &[9]), Err(InputOutputError));
         disk.restore_power();
         assert_eq!(disk.read(0, SECTOR_BYTES).unwrap(), [1; SECTOR_BYTES]);
+        let counts = disk.counts();
+        assert_eq!(counts.sectors_kept + counts.sectors_lost, 40);
+    }
+
+    #[test]
+    fn an_armed_cut_strikes_between_a_write_and_its_flush() {
+        let mut disk = Disk::new(64 * SECTOR_BYTES, 7);
+        disk.set_faults(Faults {
+            cut_after_write: Some(2),
+            ..Faults::default()
+        });
+        disk.write(0, &[1; SECTOR_BYTES]).unwrap();
+        disk.flush().unwrap();
+        assert!(disk.is_powered());
+        disk.write(SECTOR_BYTES, &[2; 40 * SECTOR_BYTES]).unwrap();
+        assert_eq!(disk.flush(), Err(InputOutputError));
+        assert!(!disk.is_powered());
+        disk.restore_power();
         let counts = disk.counts();
         assert_eq!(counts.sectors_kept + counts.sectors_lost, 40);
     }

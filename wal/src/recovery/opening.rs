@@ -169,7 +169,7 @@ impl Opening {
             config,
             create,
             accepted: None,
-            ids: IoIds::default(),
+            ids: IoIds::new(crate::io::Machine::LOG),
             stage: Stage::Start,
             queue: Vec::new(),
             in_flight: Vec::new(),

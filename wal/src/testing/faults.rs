@@ -3,12 +3,12 @@
 //! Every outcome is either the whole acknowledged log, or an error that names file, offset and what is
 //! missing. The one exception is counted: acknowledged entries above every piece of durable evidence.
 
-use super::disk::SimDisk;
 use super::promise::{Checked, Promise, broken};
 use super::world::{Style, World, new_directory, open_disk};
 use super::{Crash, Fate, Random};
 use crate::io::FileName;
 use crate::{AcceptedLoss, BLOCK_BYTES, OpenError, Opened, Opening};
+use diskio::sim::SimDisk;
 
 /// How the life before the fault ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,6 @@
 //! The proofs and what they stand on: a simulated disk, a world that drives the real machines on it with an
 //! oracle beside it, the crash enumeration and the storage-fault sweep.
 
-mod disk;
 mod failures;
 mod faults;
 mod promise;
@@ -9,7 +8,7 @@ mod script;
 mod world;
 
 pub use crate::planted::{Bug, with_planted};
-pub use disk::{Crash, Fate, SimDisk};
+pub use diskio::sim::{Crash, Fate, SimDisk};
 pub use failures::{FailureCounts, failing_request, scarce_space};
 pub use faults::{FaultCounts, Image, random_fault, sweep};
 pub use promise::{Promise, Violation};

@@ -3,13 +3,13 @@
 //! A script says what is appended, what completes, how the process ends and which storage fault follows. It
 //! checks nothing by itself; its test compares what the next opening finds.
 
-use super::disk::{Crash, Fate, SimDisk};
 use super::world::{new_directory, open_disk};
 use crate::io::{FileName, IoOperation};
 use crate::{
     AcceptedLoss, Checkpoint, Config, Entry, Index, OpenError, Opened, Opening, Superblock, Term,
     Vote, Wal, WalEvent,
 };
+use diskio::sim::{Crash, Fate, SimDisk};
 
 /// What an opening found.
 #[derive(Clone, Debug, PartialEq, Eq)]

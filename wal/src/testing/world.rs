@@ -4,7 +4,6 @@
 //! requests in random order, and asks at every submission and completion: if the process ended here, in any
 //! way the disk allows, would the next one find everything that was acknowledged, and no false alarm?
 
-use super::disk::{Crash, Fate, SimDisk};
 use super::promise::{Checked, Promise, broken};
 use super::{Bug, Random};
 use crate::io::{IoOperation, IoRequest};
@@ -15,6 +14,7 @@ use crate::{
     WalEvent, record,
 };
 use bytes::Bytes;
+use diskio::sim::{Crash, Fate, SimDisk};
 use std::collections::BTreeMap;
 
 /// What a run looks like.

@@ -8,8 +8,10 @@
 //!
 //! A million states are made from copies of this disk, so copies share everything that they do not change.
 
-use crate::BLOCK_BYTES;
-use crate::io::{Directory, FileName, IoFailure, IoId, IoOperation, IoOutput, IoRequest, Target};
+use crate::{
+    BLOCK_BYTES, Directory, FileName, IoFailure, IoId, IoOperation, IoOutput, IoRequest, Machine,
+    Target,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -238,8 +240,8 @@ pub struct SimDisk {
     changes: u64,
     queued: Vec<IoRequest>,
     submitted: Vec<Submitted>,
-    /// By id; ids count up from 1 in the life of a process.
-    done: Vec<bool>,
+    /// By machine and count; counts go up from 1 in the life of a process.
+    done: BTreeMap<Machine, Vec<bool>>,
     dropped: BTreeSet<IoId>,
     failing: Option<Failing>,
     failed: Option<&'static str>,
@@ -314,7 +316,8 @@ impl SimDisk {
     }
 
     fn is_done(&self, id: IoId) -> bool {
-        self.done.get(id.0 as usize).copied().unwrap_or(false)
+        let of_machine = self.done.get(&id.machine());
+        of_machine.is_some_and(|done| done.get(id.count() as usize).copied().unwrap_or(false))
     }
 
     /// Number of submitted, not completed requests.
@@ -345,10 +348,11 @@ impl SimDisk {
             None => self.execute(&submitted),
         };
         if result.is_ok() {
-            let position = submitted.id.0 as usize;
-            let length = self.done.len().max(position + 1);
-            self.done.resize(length, false);
-            self.done[position] = true;
+            let position = submitted.id.count() as usize;
+            let done = self.done.entry(submitted.id.machine()).or_default();
+            let length = done.len().max(position + 1);
+            done.resize(length, false);
+            done[position] = true;
         } else {
             self.dropped.insert(submitted.id);
         }
@@ -677,7 +681,7 @@ impl SimDisk {
 
 fn parent(directory: Directory) -> Directory {
     match directory {
-        Directory::Root | Directory::Log => Directory::Root,
+        Directory::Root | Directory::Log | Directory::Shard(_) => Directory::Root,
         Directory::Lane(_) => Directory::Log,
     }
 }

@@ -1,27 +1,77 @@
-//! Requests to the outside world, with explicit dependencies.
+//! Requests to a disk, with explicit dependencies, and the names of a data directory.
 //!
-//! Owns the vocabulary between the pure machines and whoever executes them. The executor orders nothing
+//! Owns the vocabulary between the pure machines (the log, the shards) and whoever executes them; under
+//! the feature `testing` also the simulated disk of the proofs. It holds no file and knows no format. The executor orders nothing
 //! by itself: a request starts when all requests in `after` have **succeeded**, and not before. If one of
 //! them failed, the request is dropped without an answer; the failed one is reported and the machine
 //! stops. A [`IoOperation::Write`] that is directly followed by a [`IoOperation::Sync`] of the same file
 //! which depends on it alone may be executed as one linked pair.
 
+#![forbid(unsafe_code)]
+
+#[cfg(any(test, feature = "testing"))]
+pub mod sim;
+
 use std::fmt;
 
-/// Identifies one request of one machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct IoId(pub u64);
+/// Alignment of every offset and length, in bytes.
+pub const BLOCK_BYTES: u64 = 4096;
 
-/// Hands out [`IoId`]s; moves from the opening machine to the log, so that no id is used twice.
+/// Who emits requests: machines of one member have different numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Machine(u16);
+
+impl Machine {
+    /// Superblock and log.
+    pub const LOG: Machine = Machine(0);
+
+    /// The machine of shard `shard`.
+    pub fn shard(shard: u16) -> Machine {
+        Machine(shard + 1)
+    }
+
+    /// The shard, unless this is the log.
+    pub fn as_shard(self) -> Option<u16> {
+        self.0.checked_sub(1)
+    }
+}
+
+/// Identifies one request of one machine: the machine in the upper 16 bits, its count below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IoId(u64);
+
+impl IoId {
+    const COUNT_BITS: u32 = 48;
+
+    /// Who emitted the request.
+    pub fn machine(self) -> Machine {
+        Machine((self.0 >> Self::COUNT_BITS) as u16)
+    }
+
+    /// Number of the request in the life of its machine, from 1.
+    pub fn count(self) -> u64 {
+        self.0 & ((1 << Self::COUNT_BITS) - 1)
+    }
+}
+
+/// Hands out a machine's [`IoId`]s; moves from its opening to its running form, so that no id is used
+/// twice.
 #[derive(Debug, Default)]
-pub(crate) struct IoIds {
+pub struct IoIds {
+    machine: Machine,
     last: u64,
 }
 
 impl IoIds {
-    pub(crate) fn next(&mut self) -> IoId {
+    /// Ids of a machine that has used none.
+    pub fn new(machine: Machine) -> IoIds {
+        IoIds { machine, last: 0 }
+    }
+
+    /// An id that was not used before.
+    pub fn next_id(&mut self) -> IoId {
         self.last += 1;
-        IoId(self.last)
+        IoId(u64::from(self.machine.0) << IoId::COUNT_BITS | self.last)
     }
 }
 
@@ -39,6 +89,18 @@ pub enum FileName {
         /// Number in the lane; a segment keeps its name when it is recycled.
         number: u64,
     },
+    /// The page file of a shard.
+    Pages {
+        /// Shard that owns it.
+        shard: u16,
+    },
+    /// A segment of a shard's event log.
+    Events {
+        /// Shard that owns it.
+        shard: u16,
+        /// Number in the shard.
+        number: u64,
+    },
 }
 
 impl FileName {
@@ -50,6 +112,10 @@ impl FileName {
             FileName::Segment { lane, number } => {
                 format!("wal/lane-{lane:02}/{number:016x}.seg")
             }
+            FileName::Pages { shard } => format!("shard-{shard:02}/pages"),
+            FileName::Events { shard, number } => {
+                format!("shard-{shard:02}/{number:016x}.events")
+            }
         }
     }
 
@@ -57,6 +123,8 @@ impl FileName {
     pub fn name(&self) -> String {
         match self {
             FileName::Segment { number, .. } => format!("{number:016x}.seg"),
+            FileName::Events { number, .. } => format!("{number:016x}.events"),
+            FileName::Pages { .. } => "pages".to_owned(),
             FileName::Superblock | FileName::SuperblockTemporary => self.path(),
         }
     }
@@ -66,6 +134,7 @@ impl FileName {
         match self {
             FileName::Superblock | FileName::SuperblockTemporary => Directory::Root,
             FileName::Segment { lane, .. } => Directory::Lane(*lane),
+            FileName::Pages { shard } | FileName::Events { shard, .. } => Directory::Shard(*shard),
         }
     }
 
@@ -76,19 +145,39 @@ impl FileName {
             "superblock.new" => return Some(FileName::SuperblockTemporary),
             _ => {}
         }
-        let (lane, name) = path.strip_prefix("wal/lane-")?.split_once('/')?;
-        let number = segment_number(name)?;
-        let file = FileName::Segment {
-            lane: lane.parse().ok()?,
-            number,
+        let file = match path.strip_prefix("wal/lane-") {
+            Some(rest) => {
+                let (lane, name) = rest.split_once('/')?;
+                FileName::Segment {
+                    lane: lane.parse().ok()?,
+                    number: segment_number(name)?,
+                }
+            }
+            None => {
+                let (shard, name) = path.strip_prefix("shard-")?.split_once('/')?;
+                FileName::in_shard(shard.parse().ok()?, name)?
+            }
         };
         (file.path() == path).then_some(file)
     }
+
+    /// The file called `name` in the directory of `shard`; `None` if the name is not one of ours.
+    pub fn in_shard(shard: u16, name: &str) -> Option<FileName> {
+        if name == "pages" {
+            return Some(FileName::Pages { shard });
+        }
+        let number = number_before(name, ".events")?;
+        Some(FileName::Events { shard, number })
+    }
 }
 
-/// Number of the segment called `name` (without directory); `None` if it is not a segment's name.
+/// Number of the log segment called `name` (without directory); `None` if it is not a segment's name.
 pub fn segment_number(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(".seg")?;
+    number_before(name, ".seg")
+}
+
+fn number_before(name: &str, suffix: &str) -> Option<u64> {
+    let digits = name.strip_suffix(suffix)?;
     let ours = |digit: u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
     if digits.len() != 16 || !digits.bytes().all(ours) {
         return None;
@@ -111,6 +200,8 @@ pub enum Directory {
     Log,
     /// One lane's directory.
     Lane(u16),
+    /// One shard's directory.
+    Shard(u16),
 }
 
 impl Directory {
@@ -120,6 +211,7 @@ impl Directory {
             Directory::Root => ".".to_owned(),
             Directory::Log => "wal".to_owned(),
             Directory::Lane(lane) => format!("wal/lane-{lane:02}"),
+            Directory::Shard(shard) => format!("shard-{shard:02}"),
         }
     }
 }
@@ -308,31 +400,28 @@ impl fmt::Display for IoFailure {
 }
 
 /// Collects requests while handing out their ids.
-pub(crate) struct Requests<'a> {
-    pub(crate) ids: &'a mut IoIds,
-    pub(crate) out: &'a mut Vec<IoRequest>,
-    pub(crate) priority: Priority,
+pub struct Requests<'a> {
+    ids: &'a mut IoIds,
+    out: &'a mut Vec<IoRequest>,
+    priority: Priority,
 }
 
 impl<'a> Requests<'a> {
-    pub(crate) fn urgent(ids: &'a mut IoIds, out: &'a mut Vec<IoRequest>) -> Self {
-        Requests {
-            ids,
-            out,
-            priority: Priority::Urgent,
-        }
+    /// Requests that somebody waits for.
+    pub fn urgent(ids: &'a mut IoIds, out: &'a mut Vec<IoRequest>) -> Self {
+        let priority = Priority::Urgent;
+        Requests { ids, out, priority }
     }
 
-    pub(crate) fn background(ids: &'a mut IoIds, out: &'a mut Vec<IoRequest>) -> Self {
-        Requests {
-            ids,
-            out,
-            priority: Priority::Background,
-        }
+    /// Requests beside serving.
+    pub fn background(ids: &'a mut IoIds, out: &'a mut Vec<IoRequest>) -> Self {
+        let priority = Priority::Background;
+        Requests { ids, out, priority }
     }
 
-    pub(crate) fn push(&mut self, after: Vec<IoId>, operation: IoOperation) -> IoId {
-        let id = self.ids.next();
+    /// Emits a request that waits for those in `after`.
+    pub fn push(&mut self, after: Vec<IoId>, operation: IoOperation) -> IoId {
+        let id = self.ids.next_id();
         self.out.push(IoRequest {
             id,
             after,
@@ -357,6 +446,11 @@ mod tests {
                 lane: 15,
                 number: u64::MAX,
             },
+            FileName::Pages { shard: 63 },
+            FileName::Events {
+                shard: 3,
+                number: 9,
+            },
         ] {
             assert_eq!(FileName::parse(&file.path()), Some(file));
         }
@@ -366,6 +460,8 @@ mod tests {
             "wal/lane-00/1.seg",
             "wal/lane-00/000000000000000A.seg",
             "wal/lane-00/+00000000000000a.seg",
+            "shard-1/pages",
+            "shard-01/0000000000000009.seg",
             "lock",
         ] {
             assert_eq!(FileName::parse(path), None, "{path}");
