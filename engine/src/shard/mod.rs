@@ -24,7 +24,7 @@ use crate::store::{LoadError, Store, StoreConfig};
 use crate::txn::Path;
 
 pub use request::{
-    Applied, Batch, EventsRequest, Finding, Get, Question, ScanReply, ScanRequest, ShardReply,
+    Applied, Batch, Damage, EventsRequest, Finding, Get, Question, ScanReply, ScanRequest, ShardReply,
     ShardRequest, Verdict, Write,
 };
 pub(crate) use request::{Change, Item, QuestionKind, RevisionBounds, Tally, Work};
@@ -96,6 +96,7 @@ impl Shard {
                 self.store.events(&events.query()).map(ShardReply::Events)
             }
             ShardRequest::Events(_) => Step::Ready(ShardReply::Refused),
+            ShardRequest::Freeze { .. } => Step::Ready(ShardReply::Frozen),
             ShardRequest::Sizes => Step::Ready(ShardReply::Sizes(self.store.sizes())),
         }
     }

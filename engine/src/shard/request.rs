@@ -1,5 +1,6 @@
 //! What a shard is asked and what it answers.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -52,6 +53,14 @@ pub enum ShardRequest {
     Events(EventsRequest),
     /// How large are you?
     Sizes,
+    /// Fix the image of a checkpoint: all that was changed up to here, nothing after it. Comes
+    /// between two entries and is written in the background.
+    Freeze {
+        /// Number of the checkpoint, not 0 and used once.
+        id: u32,
+        /// Kept with the image, opaque to the shard.
+        attachment: Bytes,
+    },
 }
 
 /// An answer of a shard.
@@ -86,8 +95,30 @@ pub enum ShardReply {
     Events(EventChunk),
     /// To `Sizes`.
     Sizes(Sizes),
+    /// To `Freeze`.
+    Frozen,
     /// To a read below the compact revision.
     Refused,
+    /// To a request that needs bytes which are damaged; it changed nothing more.
+    Damaged(Damage),
+}
+
+/// Bytes on the disk that are not what was written there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// Path of the file in the data directory.
+    pub file: String,
+    /// Where the bytes stand in it.
+    pub offset: u64,
+    /// What is wrong with them.
+    pub what: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Damage { file, offset, what } = self;
+        write!(f, "{file} at offset {offset}: {what}")
+    }
 }
 
 /// The requests of one wave that concern one shard, in log order.
