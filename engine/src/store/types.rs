@@ -21,7 +21,16 @@ pub struct StoreConfig {
     pub segment_bytes_first: u32,
     /// Segments double up to this many bytes.
     pub segment_bytes_max: u32,
-    /// Declares pages and values missing, to exercise every caller's retry.
+    /// Events are written in pieces of this many bytes, or of one record if that is larger; a multiple
+    /// of 4096.
+    pub piece_bytes: u32,
+    /// Written events stay in memory up to this many bytes, newest first to stay.
+    pub tail_bytes_max: u64,
+    /// Records that were read back from disk stay in memory up to this many bytes.
+    pub value_cache_bytes: u64,
+    /// Pages in memory, 16 KiB each: clean leaves and overflow pages leave when there are more.
+    pub page_cache_bytes: u64,
+    /// Declares clean pages and values missing, to exercise every caller's retry.
     pub missing: Option<MissingHook>,
 }
 
@@ -33,6 +42,10 @@ impl StoreConfig {
             salt,
             segment_bytes_first: 1 << 20,
             segment_bytes_max: 64 << 20,
+            piece_bytes: 128 << 10,
+            tail_bytes_max: 8 << 20,
+            value_cache_bytes: 32 << 20,
+            page_cache_bytes: 64 << 20,
             missing: None,
         }
     }
