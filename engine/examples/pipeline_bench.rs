@@ -78,6 +78,7 @@ impl Pipeline {
         loop {
             match self.coordinator.poll().expect("the shards answer at once") {
                 CoordinatorOutput::Published(published) => return published,
+                CoordinatorOutput::Frozen(_) => unreachable!("nobody asked for a freeze"),
                 CoordinatorOutput::Shard { shard, request } => {
                     let reply = ready(self.shards[usize::from(shard)].handle(&request));
                     self.coordinator.on_reply(shard, reply);

@@ -9,7 +9,7 @@ use crate::txn;
 /// The alarms raised: (member, kind).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Alarms {
-    raised: BTreeSet<(u64, AlarmKind)>,
+    pub(super) raised: BTreeSet<(u64, AlarmKind)>,
 }
 
 impl Alarms {

@@ -20,8 +20,12 @@
 //!   events up to it are released with it and not before.
 //! - Cutting, the number of shards and the order of their answers change no outcome, no event and
 //!   no apply hash.
+//! - A freeze reaches every shard between the same two entries; nothing of the later one was sent
+//!   before all shards have answered it.
 
 mod alone;
+mod attachment;
+mod freeze;
 mod meta;
 mod wave;
 
@@ -36,6 +40,7 @@ use crate::lease::{LeaseChange, LeaseTable};
 use crate::shard::{SHARDS_MAX, ShardReply, ShardRequest, Tally};
 
 use alone::Alone;
+pub use freeze::FrozenState;
 pub use meta::Alarms;
 use meta::Meta;
 use wave::{Router, Wave};
@@ -68,6 +73,8 @@ pub enum CoordinatorOutput {
     },
     /// An entry is done: release answers and events.
     Published(Published),
+    /// Every shard has fixed its image: write and publish them.
+    Frozen(FrozenState),
 }
 
 /// The effects of one entry, all visible from now on.
@@ -121,6 +128,8 @@ pub struct Coordinator {
     apply_hash: u64,
     router: Router,
     spare_wave: Option<Wave>,
+    /// The checkpoint to freeze for before the next entry.
+    freeze_wanted: Option<u32>,
     defect: Defect,
 }
 
@@ -140,31 +149,37 @@ enum Stage {
     Idle,
     Wave(Wave),
     Alone(Alone),
+    Freezing(FrozenState),
 }
 
 impl Coordinator {
     /// The state machine before the first entry.
     pub fn new(config: CoordinatorConfig) -> Self {
+        Coordinator::standing_at(config, 0, Meta::default(), 0)
+    }
+
+    /// The state machine after entry `index`.
+    fn standing_at(config: CoordinatorConfig, index: u64, meta: Meta, apply_hash: u64) -> Self {
         let CoordinatorConfig { shards } = config;
         assert!(shards.is_power_of_two(), "{shards} shards");
         assert!(shards <= SHARDS_MAX, "{shards} shards");
-        let meta = Meta::default();
         Coordinator {
             shards,
             entries: VecDeque::new(),
-            last_pushed: 0,
+            last_pushed: index,
             outbox: VecDeque::new(),
             entry: None,
             stage: Stage::Idle,
             under_way: 0,
             applied: Applied {
-                index: 0,
+                index,
                 revision: meta.revision,
             },
             meta,
-            apply_hash: 0,
+            apply_hash,
             router: Router::default(),
             spare_wave: None,
+            freeze_wanted: None,
             defect: Defect::None,
         }
     }
@@ -219,6 +234,7 @@ impl Coordinator {
         match &mut self.stage {
             Stage::Wave(wave) => wave.on_reply(shard, reply),
             Stage::Alone(alone) => alone.on_reply(shard, reply),
+            Stage::Freezing(_) => freeze::on_reply(shard, &reply),
             Stage::Idle => unreachable!("nothing was asked"),
         }
     }
@@ -269,6 +285,7 @@ impl Coordinator {
             Stage::Idle => self.advance_entry(),
             Stage::Wave(wave) => self.advance_wave(wave),
             Stage::Alone(alone) => self.advance_alone(alone),
+            Stage::Freezing(frozen) => self.advance_freeze(frozen),
         }
     }
 
@@ -277,6 +294,7 @@ impl Coordinator {
         match &self.entry {
             Some(entry) if entry.requests.is_empty() => self.publish(),
             Some(_) => self.start(),
+            None if self.freeze_wanted.is_some() => self.start_freeze(),
             None => {
                 let Some((index, requests)) = self.entries.pop_front() else {
                     return false;

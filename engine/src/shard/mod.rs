@@ -24,8 +24,8 @@ use crate::store::{LoadError, Store, StoreConfig};
 use crate::txn::Path;
 
 pub use request::{
-    Applied, Batch, Damage, EventsRequest, Finding, Get, Question, ScanReply, ScanRequest, ShardReply,
-    ShardRequest, Verdict, Write,
+    Applied, Batch, Damage, EventsRequest, Finding, Get, Question, ScanReply, ScanRequest,
+    ShardReply, ShardRequest, Verdict, Write,
 };
 pub(crate) use request::{Change, Item, QuestionKind, RevisionBounds, Tally, Work};
 

@@ -101,6 +101,7 @@ impl Node {
             match output {
                 CoordinatorOutput::Shard { shard, request } => self.pending.push((shard, request)),
                 CoordinatorOutput::Published(published) => return Some(published),
+                CoordinatorOutput::Frozen(_) => unreachable!("nobody asked for a freeze"),
             }
         }
         if !self.pending.is_empty() {
