@@ -8,6 +8,7 @@ pub mod coordinator;
 pub mod defect;
 pub mod entry;
 pub mod events;
+pub mod image;
 pub mod key;
 pub mod lease;
 pub mod lease_clock;
