@@ -21,6 +21,22 @@ pub(crate) enum Bug {
     OverflowLosesOldest,
     /// A merge forgets the right page's live keys.
     MergeForgetsCount,
+    /// The syncs of a checkpoint leave out the page file.
+    PagesNotSynced,
+    /// The syncs of a checkpoint leave out the event segments.
+    UnsyncedSegments,
+    /// The syncs of a checkpoint leave out the directories.
+    NoDirectorySync,
+    /// A freeze gives the older image's extents out at once.
+    EarlyExtentFree,
+    /// A page that is being flushed changes before its image is encoded.
+    NoCopyBeforeWrite,
+    /// The manifest is written and synced while pages are still on their way.
+    ManifestBeforePages,
+    /// The block map of an image has the manifest's own blocks free.
+    AllocatorForgetsManifest,
+    /// A compaction drops a tombstone that stands exactly at its revision.
+    TombstoneAtCompactionDropped,
 }
 
 #[cfg(test)]

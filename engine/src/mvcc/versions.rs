@@ -9,6 +9,8 @@
 //! generation; a tombstone carries those of the generation that it closed. A run of an overflow page
 //! has the same form without the overflow reference.
 
+pub(crate) mod compact;
+
 use super::varint;
 use crate::command::LeaseId;
 use crate::events::{Loc, SegmentId};
@@ -77,6 +79,11 @@ pub(crate) struct List<'a> {
 /// Whether the key of this payload is live at the newest revision.
 pub(crate) fn is_live(payload: &[u8]) -> bool {
     payload[0] & newest_flag::TOMBSTONE == 0
+}
+
+/// Whether this payload has an overflow reference.
+pub(crate) fn has_overflow(payload: &[u8]) -> bool {
+    payload[0] & newest_flag::OVERFLOW != 0
 }
 
 /// Parses a payload; `None` if it is malformed. Older entries are parsed when they are walked.
