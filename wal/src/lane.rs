@@ -115,13 +115,21 @@ impl Lane {
             .is_some_and(|segment| head.offset + bytes <= segment.capacity())
     }
 
+    /// Whether a record of `bytes` has a place now.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        self.head.is_some_and(|head| self.fits(head, bytes))
+            || self
+                .segments
+                .iter()
+                .any(|segment| may_be_next(segment, bytes))
+    }
+
     /// The next segment to write: one whose blocks were all written once before, if there is one.
     fn next_head(&mut self, bytes: u64) -> Option<Head> {
         let segment = self
             .segments
             .iter_mut()
-            .filter(|segment| segment.free && segment.usable && segment.capacity() >= bytes)
-            .filter(|segment| segment.writes_in_flight == 0 || planted(Bug::RecycleUnderWrite))
+            .filter(|segment| may_be_next(segment, bytes))
             .min_by_key(|segment| (segment.written_to < segment.capacity(), segment.number))?;
         segment.free = false;
         segment.highest = Index(0);
@@ -213,6 +221,7 @@ impl Lane {
         if self.space_retry_at.is_some_and(|at| now_nanos < at) {
             return;
         }
+        self.space_retry_at = None;
         let spares = self
             .segments
             .iter()
@@ -222,7 +231,6 @@ impl Lane {
         if self.creation.is_some() || spares >= wanted {
             return;
         }
-        self.space_retry_at = None;
         let segment = Segment::new(self.number_next, config.segment_bytes);
         self.number_next += 1;
         let (file, len) = (segment.file(self.id), segment.bytes);
@@ -329,6 +337,14 @@ impl Lane {
             assert!(head.offset <= segment.capacity());
         }
     }
+}
+
+/// Whether a segment can become the head for a record of `bytes`.
+fn may_be_next(segment: &Segment, bytes: u64) -> bool {
+    segment.free
+        && segment.usable
+        && segment.capacity() >= bytes
+        && (segment.writes_in_flight == 0 || planted(Bug::RecycleUnderWrite))
 }
 
 /// One piece of a segment's preparation and the flush that settles its cost beside serving.

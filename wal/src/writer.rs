@@ -439,13 +439,14 @@ impl Wal {
         debug_assert!(self.in_flight.len() >= out.len() - emitted);
     }
 
-    /// The next time at which [`Wal::poll`] has something to do by itself.
+    /// The next time at which [`Wal::poll`] has something to do by itself. What waits for a completion has
+    /// no time: right after a poll the answer lies in the future.
     pub fn next_deadline(&self) -> Option<u64> {
-        if self.poisoned || self.stopping == Stopping::Stopped {
+        if self.poisoned || !self.prepares_lanes() {
             return None;
         }
         let space = self.lanes.iter().filter_map(Lane::space_retry_at).min();
-        let beacon = self.beacon_at.filter(|_| self.beacon_is_due());
+        let beacon = self.beacon_at.filter(|_| self.beacon_is_possible());
         [space, beacon].into_iter().flatten().min()
     }
 
@@ -660,11 +661,15 @@ impl Wal {
             && self.tail.durable() > self.evidence
     }
 
+    /// Whether a beacon that is due could be written now; what hinders it ends with a completion, or with
+    /// the next try to find space.
+    fn beacon_is_possible(&self) -> bool {
+        let has_room = |lane: &Lane| lane.active && lane.has_room(crate::BLOCK_BYTES);
+        self.beacon_is_due() && self.may_submit() && self.lanes.iter().any(has_room)
+    }
+
     fn submit_beacon(&mut self, now_nanos: u64, out: &mut Vec<IoRequest>) {
-        if !self.beacon_is_due()
-            || self.beacon_at.is_none_or(|at| now_nanos < at)
-            || !self.may_submit()
-        {
+        if self.beacon_at.is_none_or(|at| now_nanos < at) || !self.beacon_is_possible() {
             return;
         }
         let highest = self.tail.durable();
@@ -714,8 +719,12 @@ impl Wal {
         }
     }
 
+    fn prepares_lanes(&self) -> bool {
+        matches!(self.stopping, Stopping::Running | Stopping::Requested)
+    }
+
     fn prepare_lanes(&mut self, now_nanos: u64, out: &mut Vec<IoRequest>) {
-        if !matches!(self.stopping, Stopping::Running | Stopping::Requested) {
+        if !self.prepares_lanes() {
             return;
         }
         let from = out.len();

@@ -175,6 +175,63 @@ fn nothing_is_submitted_before_a_replacing_snapshot() {
     assert_eq!(violation.promise, Promise::NoFalseAlarm);
 }
 
+/// Whoever drives the log sleeps until its deadline: one that has passed and cannot be met keeps it awake.
+/// [`Script::poll`] looks.
+#[test]
+fn no_deadline_is_named_while_nothing_may_be_submitted() {
+    // A state replaces the log, its superblock is on its way, and a beacon was due meanwhile.
+    let mut script = member();
+    script.append(1, &[1, 1]);
+    script.finish();
+    let image = script.image(10, 1);
+    assert!(script.wal().next_deadline().is_some(), "a beacon is due");
+    script.wal().install_snapshot(image);
+    script.pass();
+    assert_eq!(script.wal().next_deadline(), None);
+    // The last sequence number is used, more are on their way.
+    let mut without_number = 0;
+    for count in 1..9 {
+        let mut script = member();
+        script.config.writes_in_flight_max = 1;
+        script.config.wseq_reserve = 3;
+        script.kill();
+        script.open().expect("intact");
+        for index in 1..=count {
+            script.append(index, &[1]);
+            script.finish_where(on_a_segment);
+        }
+        script.pass();
+        script.finish_where(on_a_segment);
+        let wal = script.wal();
+        let missing = wal.durable_index() == Index(count) && wal.evidence_index() < Index(count);
+        without_number += u32::from(missing);
+    }
+    assert!(without_number > 0, "no beacon was left without a number");
+}
+
+/// The disk is full: the beacon may have no block to go to, and a checkpoint may give room that nobody could
+/// create.
+#[test]
+fn a_full_disk_is_waited_for_in_peace() {
+    let mut without_room = 0;
+    for count in 1..30 {
+        let mut script = member();
+        script.disk.limit_room(Some(0));
+        for index in 1..=count {
+            script.append(index, &[1]);
+            script.finish();
+        }
+        let durable = script.wal().durable_index().0;
+        script.idle();
+        script.idle();
+        let evidence = script.wal().evidence_index().0;
+        without_room += u32::from(durable == count && evidence < count);
+        script.checkpoint(durable, 1);
+        script.idle();
+    }
+    assert!(without_room > 0, "no beacon was left without a block");
+}
+
 /// A number is free again only if no record with it can ever have gone out.
 fn lost_record_keeps_its_number() -> Checked {
     let mut script = member();

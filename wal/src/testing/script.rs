@@ -137,12 +137,20 @@ impl Script {
     }
 
     /// Takes what the log wants to write.
+    ///
+    /// # Panics
+    /// If the log names a deadline that has passed: its owner would poll it again and again.
     pub fn poll(&mut self) {
         let now = self.now;
         let mut requests = Vec::new();
         let wal = self.wal();
         wal.poll(now, &mut requests);
         wal.check();
+        let deadline = wal.next_deadline();
+        assert!(
+            deadline.is_none_or(|at| at > now),
+            "at {now} the deadline is {deadline:?}"
+        );
         while let Some(event) = self.wal().next_event() {
             self.events.push(event);
         }
@@ -171,6 +179,12 @@ impl Script {
         let (id, result) = self.disk.complete(position);
         let now = self.now;
         self.wal().complete(now, id, result);
+        self.poll();
+    }
+
+    /// Time passes; nothing completes.
+    pub fn pass(&mut self) {
+        self.now += 1000;
         self.poll();
     }
 

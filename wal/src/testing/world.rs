@@ -806,6 +806,10 @@ impl World {
         let wal = self.wal_mut();
         wal.poll(now, &mut requests);
         wal.check();
+        if let Some(at) = wal.next_deadline().filter(|at| *at <= now) {
+            let what = format!("at {now} the deadline is {at}, and polling does not help");
+            return broken(Promise::Progress, what);
+        }
         let submitted = !requests.is_empty();
         if self.poisoned && submitted {
             return broken(
