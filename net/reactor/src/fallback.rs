@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::kernel::socket::Mode;
 use crate::kernel::spin::Spin;
 use crate::kernel::threads::{FileDone, FileThreads, FileWork};
 use crate::kernel::wake::WakeEvent;
-use crate::kernel::{file, socket};
+use crate::kernel::{cancelled, socket};
 use crate::net::Address;
 use crate::time::Timestamp;
 
@@ -168,10 +168,6 @@ impl Fallback {
         self.threads.submit(key, work);
     }
 
-    fn length(&mut self, handle: Handle) -> io::Result<u64> {
-        file::length(self.descriptors.open(handle)?.file.as_fd())
-    }
-
     fn take_finished_work(&mut self) {
         let mut finished = std::mem::take(&mut self.finished);
         self.threads.take_finished(&mut finished);
@@ -203,22 +199,8 @@ impl Fallback {
     }
 
     fn close_if_idle(&mut self, handle: Handle) {
-        if !self
-            .descriptors
-            .find(handle)
-            .is_some_and(|descriptor| descriptor.is_closable())
-        {
-            return;
-        }
-        let Some(descriptor) = self.descriptors.remove(handle) else {
-            return;
-        };
-        if let Some(path) = &descriptor.socket_file {
-            // A successor may have removed or replaced it: not an error of this close.
-            std::fs::remove_file(path).ok();
-        }
-        if let Some(key) = descriptor.closing {
-            drop(descriptor);
+        if let Some((key, file)) = self.descriptors.take_closable(handle) {
+            drop(file);
             self.finish(key, Outcome::Done(Ok(())));
         }
     }
@@ -226,21 +208,15 @@ impl Fallback {
     // Sockets.
 
     fn listen(&mut self, address: &Address) -> io::Result<Listening> {
-        let (listener, local) = socket::listen(address, Mode::NonBlocking)?;
-        let handle = self.descriptors.insert(
-            listener,
-            Socket {
-                readable: true,
-                ..Socket::default()
-            },
-        );
-        let descriptor = self.descriptors.open(handle)?;
-        if let Address::Unix(path) = address {
-            descriptor.socket_file = Some(path.clone());
-        }
-        let raw = descriptor.raw();
+        let state = Socket {
+            readable: true,
+            ..Socket::default()
+        };
+        let listening = self.descriptors.listen(address, Mode::NonBlocking, state)?;
+        let handle = listening.handle;
+        let raw = self.descriptors.open(handle)?.raw();
         self.epoll.register(raw, handle.0)?;
-        Ok(Listening { handle, local })
+        Ok(listening)
     }
 
     /// Makes a connected socket known.
@@ -490,10 +466,6 @@ impl Fallback {
     }
 }
 
-fn cancelled() -> io::Error {
-    io::Error::from_raw_os_error(libc::ECANCELED)
-}
-
 fn would_block(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }
@@ -569,7 +541,7 @@ impl Driver for Fallback {
     fn submit(&mut self, key: OpKey, op: Op) {
         match op {
             Op::Length { file } => {
-                let length = self.length(file);
+                let length = self.descriptors.length(file);
                 self.finish(key, Outcome::Length(length));
             }
             Op::Listen { address } => {

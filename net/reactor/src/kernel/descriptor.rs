@@ -1,17 +1,20 @@
-//! Which descriptor a handle stands for, and when it may be closed.
+//! Which descriptor a handle stands for, how listeners come about, and when it may be closed.
 //!
 //! Invariants
 //! - a handle is issued once: its slot may be used again, its generation not
 //! - the descriptor stays open while `flying > 0`; once closing, no operation starts on it
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use slab::Slab;
 
-use crate::driver::{Handle, OpKey};
+use super::socket::Mode;
+use super::{file, socket};
+use crate::driver::{Handle, Listening, OpKey};
+use crate::net::Address;
 
 /// Handles of one driver with the driver's own state `S` per handle.
 pub(crate) struct Descriptors<S> {
@@ -39,7 +42,7 @@ impl<S> Descriptor<S> {
     }
 
     /// Whether a `Close` can be carried out now.
-    pub(crate) fn is_closable(&self) -> bool {
+    fn is_closable(&self) -> bool {
         self.closing.is_some() && self.flying == 0
     }
 }
@@ -86,6 +89,41 @@ impl<S> Descriptors<S> {
     pub(crate) fn remove(&mut self, handle: Handle) -> Option<Descriptor<S>> {
         self.find(handle)?;
         Some(self.slots.remove(handle.0 as u32 as usize))
+    }
+
+    /// Binds and listens.
+    pub(crate) fn listen(
+        &mut self,
+        address: &Address,
+        mode: Mode,
+        state: S,
+    ) -> io::Result<Listening> {
+        let (listener, local) = socket::listen(address, mode)?;
+        let handle = self.insert(listener, state);
+        if let Address::Unix(path) = address {
+            self.open(handle)?.socket_file = Some(path.clone());
+        }
+        Ok(Listening { handle, local })
+    }
+
+    /// Length of an open file.
+    pub(crate) fn length(&mut self, handle: Handle) -> io::Result<u64> {
+        file::length(self.open(handle)?.file.as_fd())
+    }
+
+    /// Carries out a `Close` whose time has come, except for closing the descriptor: whose it is, and the
+    /// descriptor.
+    pub(crate) fn take_closable(&mut self, handle: Handle) -> Option<(OpKey, Arc<OwnedFd>)> {
+        let key = self.find(handle)?.closing?;
+        if !self.find(handle)?.is_closable() {
+            return None;
+        }
+        let descriptor = self.remove(handle)?;
+        if let Some(path) = descriptor.socket_file {
+            // A successor may have removed or replaced it: not an error of this close.
+            std::fs::remove_file(path).ok();
+        }
+        Some((key, descriptor.file))
     }
 }
 

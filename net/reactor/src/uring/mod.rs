@@ -15,7 +15,7 @@ mod ring;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,8 +28,7 @@ use self::receive::{GROUP, ReceiveRing};
 use self::ring::{Posted, Ring, Wait};
 use crate::buffer::{AlignedBuffer, ReceiveBuffer};
 use crate::driver::{
-    Completion, Connected, Driver, DriverKind, Handle, Listening, Op, OpKey, Outcome, Park,
-    RemoteWake,
+    Completion, Connected, Driver, DriverKind, Handle, Op, OpKey, Outcome, Park, RemoteWake,
 };
 use crate::kernel::clock::{self, Random};
 use crate::kernel::descriptor::Descriptors;
@@ -38,7 +37,7 @@ use crate::kernel::socket::Mode;
 use crate::kernel::spin::Spin;
 use crate::kernel::threads::{FileDone, FileThreads, FileWork};
 use crate::kernel::wake::WakeEvent;
-use crate::kernel::{check_completion, file, socket};
+use crate::kernel::{cancelled, check_completion, socket};
 use crate::net::Address;
 use crate::time::Timestamp;
 
@@ -240,10 +239,6 @@ impl Uring {
         unsafe { self.push(sync_entry(descriptor), tag(index, Part::First)) }
     }
 
-    fn length(&mut self, handle: Handle) -> io::Result<u64> {
-        file::length(self.descriptors.open(handle)?.file.as_fd())
-    }
-
     fn take_finished_work(&mut self) {
         let mut finished = std::mem::take(&mut self.finished);
         self.threads.take_finished(&mut finished);
@@ -278,24 +273,10 @@ impl Uring {
     }
 
     fn close_if_idle(&mut self, handle: Handle) {
-        if !self
-            .descriptors
-            .find(handle)
-            .is_some_and(|descriptor| descriptor.is_closable())
-        {
-            return;
-        }
-        let Some(descriptor) = self.descriptors.remove(handle) else {
+        let Some((key, file)) = self.descriptors.take_closable(handle) else {
             return;
         };
-        let Some(key) = descriptor.closing else {
-            return;
-        };
-        if let Some(path) = descriptor.socket_file {
-            // A successor may have removed or replaced it: not an error of this close.
-            std::fs::remove_file(path).ok();
-        }
-        let Some(file) = Arc::into_inner(descriptor.file) else {
+        let Some(file) = Arc::into_inner(file) else {
             return self.finish(key, Outcome::Done(Ok(())));
         };
         let index = self.launch(Flight::Close { key });
@@ -309,15 +290,6 @@ impl Uring {
     }
 
     // Listeners.
-
-    fn listen(&mut self, address: &Address) -> io::Result<Listening> {
-        let (listener, local) = socket::listen(address, Mode::Blocking)?;
-        let handle = self.descriptors.insert(listener, State::default());
-        if let Address::Unix(path) = address {
-            self.descriptors.open(handle)?.socket_file = Some(path.clone());
-        }
-        Ok(Listening { handle, local })
-    }
 
     fn start_accept(&mut self, key: OpKey, listener: Handle) {
         let descriptor = match self.descriptors.open(listener) {
@@ -692,10 +664,6 @@ impl Drop for Uring {
     }
 }
 
-fn cancelled() -> io::Error {
-    io::Error::from_raw_os_error(libc::ECANCELED)
-}
-
 fn is_cancelled(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ECANCELED)
 }
@@ -739,11 +707,13 @@ impl Driver for Uring {
             }
             Op::Sync { file } => self.start_sync(key, file),
             Op::Length { file } => {
-                let length = self.length(file);
+                let length = self.descriptors.length(file);
                 self.finish(key, Outcome::Length(length));
             }
             Op::Listen { address } => {
-                let listening = self.listen(&address);
+                let listening = self
+                    .descriptors
+                    .listen(&address, Mode::Blocking, State::default());
                 self.finish(key, Outcome::Listening(listening));
             }
             Op::Accept { listener } => self.start_accept(key, listener),
