@@ -144,7 +144,7 @@ impl File {
     /// Fills `buffer` from `offset`; its length shrinks to what there was before the end of the file.
     ///
     /// # Errors
-    /// As [`File::read_at`].
+    /// As [`File::read_at`]; `UnexpectedEof` if direct reads keep ending inside of the same block.
     pub async fn read_into(&self, buffer: AlignedBuffer, offset: u64) -> io::Result<AlignedBuffer> {
         self.check_alignment(buffer.len(), offset)?;
         let len = buffer.len();
@@ -168,17 +168,25 @@ impl File {
             };
             buffer = returned;
             match result {
+                Ok(0) => break,
                 Ok(count) => {
                     let end = start + count;
-                    // A direct read of an unaligned tail repeats its last block: no progress means the end.
-                    if count == 0 || end <= filled {
-                        break;
-                    }
-                    filled = end;
-                    start = self.align_down(end);
+                    filled = filled.max(end);
                     if end == len {
                         break;
                     }
+                    let next = self.align_down(end);
+                    // Inside of a block a direct read has met the end of the file, or was cut short there.
+                    if next < end && offset + end as u64 >= self.len().await? {
+                        break;
+                    }
+                    idle_attempts = if next > start { 0 } else { idle_attempts + 1 };
+                    if idle_attempts > IDLE_ATTEMPTS_MAX {
+                        let at = offset + end as u64;
+                        let text = format!("reads end at byte {at}, inside of the file");
+                        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+                    }
+                    start = next;
                 }
                 Err(error) => {
                     idle_attempts += 1;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use engine::store::MissingHook;
-use reactor::sim::{Crash, DiskOperation, Random, Rate, SimulationOptions};
+use reactor::sim::{Crash, DiskOperation, Random, SimulationOptions};
 use ringd::identity::Identity;
 use ringd::node::NodeOptions;
 
@@ -112,13 +112,11 @@ impl Plan {
         let mut random = Random::new(seed ^ 0x706c_616e);
         let random = &mut random;
         let rough = random.below(4) > 0;
-        let mut simulation = if rough {
+        let simulation = if rough {
             SimulationOptions::rough(seed)
         } else {
             SimulationOptions::calm()
         };
-        // A direct read that is cut short twice at the same sector is taken for the end of the file.
-        simulation.disk.short_read = Rate::NEVER;
         let operations = length.operations + random.below(500) as usize;
         let lives = length.crashes + random.below(4) as usize;
         let ends = draw_ends(random, lives, length.crashes, operations);

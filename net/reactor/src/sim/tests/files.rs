@@ -163,6 +163,46 @@ fn short_interrupted_and_slow_transfers_are_not_noticed() {
     }
 }
 
+/// A direct read goes on at a whole block: only the file's length tells one that was cut short in its first
+/// block from one that met the end of the file.
+#[test]
+fn direct_reads_cut_short_in_one_block_are_whole() {
+    let mut coverage = Coverage::default();
+    for seed in 0..20 {
+        let mut options = SimulationOptions::calm();
+        options.disk.short_read = Rate::percent(40);
+        let (mut simulation, host) = single(seed, options);
+        run_on(&mut simulation, host, |world| async move {
+            let file = world
+                .open(
+                    "/file",
+                    OpenOptions {
+                        direct: false,
+                        ..create()
+                    },
+                )
+                .await
+                .unwrap();
+            let mut buffer = AlignedBuffer::zeroed(13_000);
+            buffer.fill(3);
+            file.write_at(buffer, 0).await.unwrap();
+            let file = world.open("/file", existing()).await.unwrap();
+            for (len, offset, expected) in [
+                (4096, 0, 4096),
+                (16_384, 0, 13_000),
+                (8192, 12_288, 712),
+                (4096, 16_384, 0),
+            ] {
+                let read = file.read_at(len, offset).await.unwrap();
+                assert_eq!(read.len(), expected, "{len} bytes at {offset}");
+                assert!(read.iter().all(|byte| *byte == 3));
+            }
+        });
+        coverage.merge(&simulation.coverage());
+    }
+    assert!(coverage.count(FaultKind::ShortRead) > 20);
+}
+
 fn plan(operation: DiskOperation, after: u64, fault: DiskFault) -> PlannedFault {
     PlannedFault {
         operation,
