@@ -1,172 +1,128 @@
-//! One segment of the event log, in memory.
+//! One segment of the event log: what is known of it without its bytes.
 
-use bytes::Bytes;
-
-use super::record::{Record, padded};
-use super::{Loc, SegmentId};
+use super::SegmentId;
+use super::record::padded;
 use crate::revision::Revision;
 
-/// Memory is taken in pieces of this many bytes, or of one record if that is larger.
-const CHUNK_BYTES: usize = 64 * 1024;
-/// One index entry for this many bytes of records.
-const INDEX_STRIDE_BYTES: u32 = 64 * 1024;
+/// Pieces begin at multiples of this and are written whole multiples of it.
+pub(super) const PIECE_ALIGNMENT: u32 = diskio::BLOCK_BYTES as u32;
+/// No segment is larger.
+pub(super) const SEGMENT_BYTES_LIMIT: u32 = 1 << 31;
 
-/// A contiguous piece of a segment. Records never straddle two pieces.
-#[derive(Debug)]
-enum Chunk {
-    /// Being filled.
-    Open(Vec<u8>),
-    /// Full; values are handed out as slices of it.
-    Sealed(Bytes),
-}
+/// Where a record stands: raw segment id and offset.
+pub(super) type Place = (u64, u32);
 
-impl Chunk {
-    /// Ends filling and gives back the memory that was not filled.
-    fn seal(&mut self) {
-        if let Chunk::Open(bytes) = self {
-            let mut bytes = std::mem::take(bytes);
-            bytes.shrink_to_fit();
-            *self = Chunk::Sealed(Bytes::from(bytes));
-        }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Chunk::Open(bytes) => bytes,
-            Chunk::Sealed(bytes) => bytes,
-        }
-    }
-}
-
-/// A point of the sparse index: the record at `offset`.
+/// A run of records that is written at once and read back at once. Records never straddle two pieces.
+///
+/// Invariants: `offset` is a multiple of 4096, `len` of 8; there is at least one record; `first` ≤ `last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct IndexPoint {
-    pub(super) revision: Revision,
+pub(super) struct Piece {
     pub(super) offset: u32,
-    /// Records of the whole log before this one.
+    /// Bytes of its records with the padding of each, without that of the piece.
+    pub(super) len: u32,
+    pub(super) records: u32,
+    /// Records of the whole log before this piece.
     pub(super) ordinal: u64,
+    pub(super) first: Revision,
+    pub(super) last: Revision,
+}
+
+impl Piece {
+    /// Where its last record ends.
+    pub(super) fn end(&self) -> u32 {
+        self.offset + self.len
+    }
+
+    /// Where the next piece may begin.
+    pub(super) fn padded_end(&self) -> u32 {
+        self.end().next_multiple_of(PIECE_ALIGNMENT)
+    }
+}
+
+/// Whether there is a file for a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SegmentFile {
+    Absent,
+    Creating,
+    There,
 }
 
 /// A segment.
 ///
-/// Invariants: records stand in ascending (main, sub) order without gaps from 0 to `valid_len`;
-/// `index` has its first record and then at least one per 64 KiB; only the last chunk is open.
+/// Invariants: it has at least one piece; pieces stand one behind the other, each at the former's padded
+/// end, from 0 up to at most `capacity`; their records are in strictly ascending (main, sub) order.
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) id: SegmentId,
-    /// Bytes that the segment may grow to.
+    /// Length of its file, a multiple of 4096.
     pub(super) capacity: u32,
-    pub(super) valid_len: u32,
     /// Record bytes, without padding, that some version refers to.
     pub(super) live_bytes: u64,
-    pub(super) first: Revision,
-    pub(super) last: Revision,
-    pub(super) index: Vec<IndexPoint>,
-    /// With the offset of each chunk's first byte.
-    chunks: Vec<(u32, Chunk)>,
+    pub(super) pieces: Vec<Piece>,
+    /// Pieces of the whole log before this segment.
+    pub(super) pieces_before: u64,
+    pub(super) file: SegmentFile,
 }
 
 impl Segment {
-    pub(super) fn new(id: SegmentId, capacity: u32, first: Revision) -> Self {
+    /// A segment that gets its first piece next.
+    pub(super) fn new(id: SegmentId, capacity: u32, pieces_before: u64) -> Self {
         Segment {
             id,
             capacity,
-            valid_len: 0,
             live_bytes: 0,
-            first,
-            last: first,
-            index: Vec::new(),
-            chunks: Vec::new(),
+            pieces: Vec::new(),
+            pieces_before,
+            file: SegmentFile::Absent,
         }
     }
 
-    /// Whether a record of `len` bytes fits.
-    pub(super) fn fits(&self, len: usize) -> bool {
-        self.valid_len as usize + padded(len) <= self.capacity as usize
-    }
-
-    /// Appends a record, which fits. `ordinal` records stand before it in the log.
-    pub(super) fn append(&mut self, record: &Record<'_>, salt: u64, ordinal: u64) -> Loc {
-        let offset = self.valid_len;
-        let len = record.encoded_len();
-        let due = self
-            .index
+    /// Revision of its newest record.
+    pub(super) fn last(&self) -> Revision {
+        self.pieces
             .last()
-            .is_none_or(|point| offset - point.offset >= INDEX_STRIDE_BYTES);
-        if due {
-            self.index.push(IndexPoint {
-                revision: record.revision,
-                offset,
-                ordinal,
-            });
-        }
-        record.encode(salt, self.open_chunk(padded(len)));
-        self.valid_len += padded(len) as u32;
-        self.live_bytes += len as u64;
-        self.last = record.revision;
-        Loc {
-            segment: self.id,
-            offset,
-            len: len as u32,
-        }
+            .map_or(Revision::default(), |piece| piece.last)
     }
 
-    /// The chunk that `len` more bytes go to.
-    fn open_chunk(&mut self, len: usize) -> &mut Vec<u8> {
-        let has_room = match self.chunks.last_mut() {
-            Some((_, Chunk::Open(bytes))) if bytes.len() + len <= bytes.capacity() => true,
-            Some((_, chunk)) => {
-                chunk.seal();
-                false
+    /// Where the next piece begins.
+    pub(super) fn padded_end(&self) -> u32 {
+        self.pieces.last().map_or(0, Piece::padded_end)
+    }
+
+    /// Whether a further piece with a record of `len` bytes fits.
+    pub(super) fn fits(&self, len: usize) -> bool {
+        self.padded_end() as usize + padded(len) <= self.capacity as usize
+    }
+
+    /// The piece that holds the byte at `offset` of a record.
+    pub(super) fn piece_at(&self, offset: u32) -> Option<usize> {
+        let behind = self.pieces.partition_point(|piece| piece.offset <= offset);
+        let index = behind.checked_sub(1)?;
+        (offset < self.pieces[index].end()).then_some(index)
+    }
+
+    /// Checks the pieces against each other.
+    pub(super) fn verify(&self) -> Result<(), String> {
+        let id = self.id;
+        if self.pieces.is_empty() || self.padded_end() > self.capacity {
+            let end = self.padded_end();
+            return Err(format!("{id:?}: {end} of {} bytes", self.capacity));
+        }
+        let mut offset = 0;
+        for piece in &self.pieces {
+            if piece.offset != offset || piece.records == 0 || piece.first > piece.last {
+                return Err(format!("{id:?}: {piece:?} at {offset}"));
             }
-            None => false,
-        };
-        if !has_room {
-            let bytes = Vec::with_capacity(len.max(CHUNK_BYTES));
-            self.chunks.push((self.valid_len, Chunk::Open(bytes)));
+            offset = piece.padded_end();
         }
-        match self.chunks.last_mut() {
-            Some((_, Chunk::Open(bytes))) => bytes,
-            _ => panic!("the last chunk was just opened"),
+        let ordered = |pair: &[Piece]| pair[0].last < pair[1].first;
+        if !self.pieces.windows(2).all(ordered) {
+            return Err(format!("{id:?}: pieces out of order"));
         }
-    }
-
-    /// Ends appending: the open chunk is sealed as it is.
-    pub(super) fn seal(&mut self) {
-        if let Some((_, chunk)) = self.chunks.last_mut() {
-            chunk.seal();
+        let valid: u64 = self.pieces.iter().map(|piece| u64::from(piece.len)).sum();
+        if self.live_bytes > valid {
+            return Err(format!("{id:?}: {} of {valid} bytes live", self.live_bytes));
         }
-    }
-
-    fn chunk_at(&self, offset: u32) -> Option<(&Chunk, usize)> {
-        let behind = self.chunks.partition_point(|(start, _)| *start <= offset);
-        let (start, chunk) = self.chunks.get(behind.checked_sub(1)?)?;
-        Some((chunk, (offset - start) as usize))
-    }
-
-    /// Bytes from the record at `offset` to the end of its chunk.
-    pub(super) fn bytes_at(&self, offset: u32) -> Option<&[u8]> {
-        let (chunk, at) = self.chunk_at(offset)?;
-        chunk.bytes().get(at..)
-    }
-
-    /// The bytes `range` of the record at `offset`: shared if the chunk is sealed, else copied.
-    pub(super) fn slice(&self, offset: u32, range: std::ops::Range<usize>) -> Option<Bytes> {
-        let (chunk, at) = self.chunk_at(offset)?;
-        let bytes = chunk.bytes().get(at + range.start..at + range.end)?;
-        Some(match chunk {
-            Chunk::Open(_) => Bytes::copy_from_slice(bytes),
-            Chunk::Sealed(sealed) => sealed.slice_ref(bytes),
-        })
-    }
-
-    /// Where to start looking for the first record with main ≥ `main`.
-    pub(super) fn seek(&self, main: i64) -> u32 {
-        let behind = self
-            .index
-            .partition_point(|point| point.revision.main < main);
-        behind
-            .checked_sub(1)
-            .map_or(0, |before| self.index[before].offset)
+        Ok(())
     }
 }

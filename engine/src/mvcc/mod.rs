@@ -2,5 +2,5 @@
 //!
 //! Owns the encoding and the rules between neighbouring versions. Knows neither pages nor trees.
 
-mod varint;
+pub(crate) mod varint;
 pub(crate) mod versions;

@@ -1,8 +1,10 @@
 //! Reading the change history.
 
+use bytes::Bytes;
+
 use super::{Event, EventChunk, EventQuery, Store};
 use crate::command::KeyValue;
-use crate::events::{Loc, Record};
+use crate::events::Record;
 use crate::step::{Step, ready};
 
 /// Most records that one call looks at; it ends behind the revision that reaches this.
@@ -29,6 +31,7 @@ impl Store {
             complete: 0,
             next: query.from,
         };
+        self.log.clear_hints();
         match self.collect_events(query, &mut found) {
             Step::Ready(()) => {}
             // Whole revisions that were found are an answer; the caller comes back for the rest.
@@ -42,9 +45,9 @@ impl Store {
     }
 
     fn collect_events(&mut self, query: &EventQuery<'_>, found: &mut Collector) -> Step<()> {
-        let mut cursor = self.log.seek(query.from);
+        let mut cursor = ready!(self.log.seek(query.from));
         let mut walked = 0;
-        while let Some((loc, record)) = ready!(self.log.read(cursor)) {
+        while let Some((loc, record)) = ready!(self.log.read(cursor, query.to)) {
             let main = record.revision.main;
             if main > query.to {
                 break;
@@ -62,7 +65,8 @@ impl Store {
                 .is_none_or(|ranges| ranges.contains(record.key))
             {
                 let (mut event, key_len) = (event_of(&record), record.key.len());
-                ready!(self.fill(query, &mut event, loc, key_len));
+                let bytes = self.log.key_and_value(cursor, loc, key_len);
+                ready!(self.fill(query, &mut event, bytes));
                 found.bytes += bytes_of(&event.kv) + event.prev_kv.as_ref().map_or(0, bytes_of);
                 found.events.push(event);
             }
@@ -72,16 +76,14 @@ impl Store {
         Step::Ready(())
     }
 
-    /// Brings the bytes of an event and the key-value before it.
+    /// Gives an event its key and value, and brings the key-value before it.
     fn fill(
         &mut self,
         query: &EventQuery<'_>,
         event: &mut Event,
-        loc: Loc,
-        key_len: usize,
+        bytes: (Bytes, Bytes),
     ) -> Step<()> {
-        let bytes = self.log.key_and_value(loc, key_len);
-        (event.kv.key, event.kv.value) = bytes.expect("the record at the cursor");
+        (event.kv.key, event.kv.value) = bytes;
         let creation = !event.tombstone && event.kv.version == 1;
         let before = event.revision.main - 1;
         if query.prev_kv && !creation && before >= self.compact_revision {

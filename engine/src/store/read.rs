@@ -1,5 +1,7 @@
 //! Reading keys at a revision.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::{Scan, ScanChunk, Store, Version};
@@ -8,7 +10,7 @@ use crate::events::Loc;
 use crate::key::{End, KeyRange};
 use crate::mvcc::versions::{self, Entry, Found};
 use crate::page::{Page, SlotId, Swip};
-use crate::step::{Step, ready};
+use crate::step::{Need, Step, ready};
 use crate::tree::Place;
 
 /// An older count walks the events since, unless the range has fewer keys than this part of them.
@@ -119,10 +121,20 @@ impl Store {
         }
     }
 
-    /// The value of the version at `loc`, which this store gave.
+    /// The value of the record at `loc`. If no record stands there, `load` refuses what is brought.
     pub fn value(&mut self, loc: Loc) -> Step<Bytes> {
-        ready!(self.log.enter(loc));
-        Step::Ready(self.log.value(loc).expect("a version names its record"))
+        self.log.value(loc, None)
+    }
+
+    /// The value of a version. The value of another record in its place is not given.
+    pub fn value_of(&mut self, version: &Version) -> Step<Bytes> {
+        self.log.value(version.loc, Some(version.modified))
+    }
+
+    /// What the last scan or walk will need beside what it asked for, in the order of places: worth loading
+    /// together with it. An error of `load` for one of these concerns nobody yet.
+    pub fn take_hints(&mut self) -> Vec<Need> {
+        self.log.take_hints()
     }
 
     /// The version of a leaf cell at a revision.
@@ -165,7 +177,7 @@ impl Store {
         let Some(version) = ready!(self.get(key, at)) else {
             return Step::Ready(None);
         };
-        let value = ready!(self.value(version.loc));
+        let value = ready!(self.value_of(&version));
         Step::Ready(Some(KeyValue {
             key: Bytes::copy_from_slice(key),
             value,
@@ -183,6 +195,7 @@ impl Store {
         if bounds.is_empty() {
             return Step::Ready(ScanChunk::default());
         }
+        self.log.clear_hints();
         match self.collect(query, &bounds, &mut found) {
             Step::Ready(more) => Step::Ready(found.finish(more)),
             // What was found is an answer; the caller comes back for the rest.
@@ -198,23 +211,62 @@ impl Store {
             let position = ready!(self.tree.find(&mut self.pages, &from));
             let leaf = position.leaf;
             let first = position.cell.unwrap_or_else(|cell| cell);
-            for cell in first..bounds.end_in(&self.pages[leaf]) {
+            let end = bounds.end_in(&self.pages[leaf]);
+            for cell in first..end {
                 if found.is_full(query) {
                     return Step::Ready(true);
                 }
-                let Some(version) = ready!(self.version_at(leaf, cell, query.at)) else {
-                    continue;
-                };
-                let value = match query.values {
-                    true => ready!(self.value(version.loc)),
-                    false => Bytes::new(),
-                };
-                found.push(&self.pages[leaf], cell, version, value);
+                match self.item_at(leaf, cell, query) {
+                    Step::Ready(Some((version, value))) => {
+                        found.push(&self.pages[leaf], cell, version, value);
+                    }
+                    Step::Ready(None) => {}
+                    Step::Need(need) => {
+                        let limit = query.limit.max(1) - found.items.len();
+                        self.hint_cells(leaf, cell..end, query, limit);
+                        return Step::Need(need);
+                    }
+                }
             }
             found.end_leaf();
             next = bounds.next_leaf(&self.pages[leaf]);
         }
         Step::Ready(false)
+    }
+
+    /// Version and value of a leaf cell as the query wants them.
+    fn item_at(
+        &mut self,
+        leaf: SlotId,
+        cell: usize,
+        query: &Scan<'_>,
+    ) -> Step<Option<(Version, Bytes)>> {
+        let Some(version) = ready!(self.version_at(leaf, cell, query.at)) else {
+            return Step::Ready(None);
+        };
+        let value = match query.values {
+            true => ready!(self.value_of(&version)),
+            false => Bytes::new(),
+        };
+        Step::Ready(Some((version, value)))
+    }
+
+    /// Hints at what is missing of the next `limit` items among the cells of a leaf.
+    fn hint_cells(&mut self, leaf: SlotId, cells: Range<usize>, query: &Scan<'_>, limit: usize) {
+        for cell in cells.take(limit) {
+            let list = versions::list(self.pages[leaf].payload(cell));
+            let goes_on = match list.find(query.at) {
+                Found::Entry(entry) => match entry.live() {
+                    Some(version) if query.values => self.log.hint_value(version.loc),
+                    _ => true,
+                },
+                Found::Older(Swip::Disk(reference)) => self.log.hint(Need::Page(reference)),
+                Found::Older(_) => true,
+            };
+            if !goes_on {
+                return;
+            }
+        }
     }
 
     /// Number of live keys of `range` at `at`.
@@ -281,8 +333,8 @@ impl Store {
     /// Keys of `range` created minus keys deleted after `at`.
     fn live_change_after(&mut self, range: &KeyRange, at: i64) -> Step<i64> {
         let mut change = 0;
-        let mut cursor = self.log.seek(at + 1);
-        while let Some((loc, record)) = ready!(self.log.read(cursor)) {
+        let mut cursor = ready!(self.log.seek(at + 1));
+        while let Some((loc, record)) = ready!(self.log.read(cursor, i64::MAX)) {
             if range.contains(record.key) {
                 change += match (record.tombstone, record.version) {
                     (true, _) => -1,

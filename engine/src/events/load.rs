@@ -1,0 +1,260 @@
+//! Taking in what was read back from the disk, believing nothing of it.
+
+use bytes::Bytes;
+use diskio::FileName;
+
+use super::record::padded;
+use super::segment::{PIECE_ALIGNMENT, Piece, Place};
+use super::{EventLog, Loc, Record, RecordError, SegmentId, need_of};
+use crate::revision::Revision;
+use crate::step::Need;
+use crate::store::LoadError;
+
+/// Revisions that are kept for records to come. One too many costs a check, nothing else: the reader
+/// compares again.
+const EXPECTATIONS_MAX: usize = 1024;
+
+/// What is wrong with a record that is sound but not this one.
+const OTHER_LENGTH: &str = "the record of another place: its length";
+const OTHER_REVISION: &str = "the record of another place: its revision";
+const OTHER_END: &str = "the record of another place: where it ends";
+
+/// How far bytes are the records of a piece.
+pub(super) struct Checked {
+    /// Bytes of the records that are right.
+    pub(super) len: usize,
+    /// What is wrong behind them.
+    pub(super) error: Option<RecordError>,
+}
+
+/// Checks that `bytes` begin with the records of `piece`.
+pub(super) fn check_records(piece: &Piece, bytes: &[u8], salt: u64) -> Checked {
+    let end = piece.len as usize;
+    let (mut len, mut records) = (0, 0);
+    let mut former: Option<Revision> = None;
+    while len < end {
+        let rest = bytes.get(len..).unwrap_or_default();
+        let error = match Record::decode(rest, salt) {
+            Err(error) => error,
+            Ok(record) => {
+                let revision = record.revision;
+                let next = len + padded(record.encoded_len());
+                let in_order = match former {
+                    None => revision == piece.first,
+                    Some(former) => former < revision && revision <= piece.last,
+                };
+                records += 1;
+                let all = records == piece.records && revision == piece.last;
+                if !in_order {
+                    wrong(OTHER_REVISION)
+                } else if next > end || (next == end) != all {
+                    wrong(OTHER_END)
+                } else {
+                    (len, former) = (next, Some(revision));
+                    continue;
+                }
+            }
+        };
+        let error = Some(error);
+        return Checked { len, error };
+    }
+    Checked { len, error: None }
+}
+
+impl EventLog {
+    /// Which aligned bytes of which file to read for `need`; nothing if it names no place of this log.
+    pub(crate) fn read_of(&self, need: &Need) -> Option<(FileName, u64, u64)> {
+        let Need::Bytes {
+            segment,
+            offset,
+            len,
+        } = *need
+        else {
+            return None;
+        };
+        self.locate(segment, offset, len)?;
+        let start = aligned(offset);
+        let end = u64::from(offset + len).next_multiple_of(u64::from(PIECE_ALIGNMENT));
+        let start = u64::from(start);
+        Some((self.file(segment.number()), start, end - start))
+    }
+
+    pub(super) fn file(&self, number: u64) -> FileName {
+        FileName::Events {
+            shard: self.shard,
+            number,
+        }
+    }
+
+    /// Takes the bytes that were read for `need` by [`EventLog::read_of`]. None: test mode declared missing
+    /// what is in memory.
+    ///
+    /// # Errors
+    /// They are not what was written there; nothing is kept, and the next attempt needs the same. If a whole
+    /// piece was asked for, what stands before its first damage is taken without an error; who walks on to the
+    /// damage needs the piece again and meets the error then.
+    pub(crate) fn load(&mut self, need: &Need, bytes: Option<Bytes>) -> Result<(), LoadError> {
+        let refused = |error| LoadError::Record { need: *need, error };
+        let Need::Bytes {
+            segment,
+            offset,
+            len,
+        } = *need
+        else {
+            return Err(LoadError::Nothing { need: *need });
+        };
+        let loc = Loc {
+            segment,
+            offset,
+            len,
+        };
+        let expected = self.expectations.remove(&(segment.raw(), offset));
+        let Some((holder, index)) = self.locate(segment, offset, len) else {
+            return Err(refused(wrong("no place of the event log")));
+        };
+        let piece = holder.pieces[index];
+        let in_tail = self.hot(holder, index).is_some();
+        match bytes {
+            None if !self.is_resident(loc) => return Err(LoadError::Nothing { need: *need }),
+            None => {}
+            Some(bytes) => {
+                let start = (offset - aligned(offset)) as usize;
+                let bytes = bytes.slice(start.min(bytes.len())..);
+                self.take(loc, &piece, bytes, expected)?;
+            }
+        }
+        if in_tail {
+            self.check_tail(loc, expected).map_err(refused)?;
+        }
+        self.absent.remove(&(segment.raw(), offset));
+        if let Some(draws) = &mut self.missing {
+            draws.loaded((segment.raw(), offset));
+        }
+        Ok(())
+    }
+
+    /// Takes `bytes`, which begin where `loc` does: one record, or all records of `piece`.
+    fn take(
+        &mut self,
+        loc: Loc,
+        piece: &Piece,
+        bytes: Bytes,
+        expected: Option<Revision>,
+    ) -> Result<(), LoadError> {
+        let refused = |offset, error| {
+            let place = Loc {
+                offset,
+                len: loc.len - (offset - loc.offset),
+                ..loc
+            };
+            let need = need_of(place);
+            LoadError::Record { need, error }
+        };
+        let record = Record::parse(&bytes).map(|record| record.encoded_len());
+        let is_record = record == Ok(loc.len as usize);
+        let is_piece = (loc.offset, loc.len) == (piece.offset, piece.len);
+        if is_record {
+            Record::decode(&bytes, self.salt)
+                .and_then(|record| check_place(&record, loc, piece, expected))
+                .map_err(|error| refused(loc.offset, error))?;
+            self.keep_record(loc, &bytes);
+        } else if !is_piece {
+            let error = record.map_or_else(|error| error, |_| wrong(OTHER_LENGTH));
+            return Err(refused(loc.offset, error));
+        }
+        if is_piece {
+            let checked = check_records(piece, &bytes, self.salt);
+            let place = (loc.segment.raw(), piece.offset);
+            let former = self.windows.peek(place).map_or(0, Bytes::len);
+            if let Some(error) = checked.error
+                && checked.len <= former
+            {
+                return Err(refused(piece.offset + checked.len as u32, error));
+            }
+            let memory = u64::from(piece.padded_end() - piece.offset);
+            self.windows
+                .insert(place, bytes.slice(..checked.len), memory);
+        }
+        Ok(())
+    }
+
+    /// Keeps a checked record; copied if the bytes around it would take much more memory.
+    fn keep_record(&mut self, loc: Loc, bytes: &Bytes) {
+        let len = loc.len as usize;
+        let around = bytes.len() as u64 + u64::from(loc.offset - aligned(loc.offset));
+        let place: Place = (loc.segment.raw(), loc.offset);
+        if around - u64::from(loc.len) <= u64::from(loc.len) / 8 {
+            self.records.insert(place, bytes.slice(..len), around);
+        } else {
+            let copy = Bytes::copy_from_slice(&bytes[..len]);
+            self.records.insert(place, copy, len as u64);
+        }
+    }
+
+    /// Checks that a place in the tail, which was declared missing or never was a record's, is a record's.
+    fn check_tail(&self, loc: Loc, expected: Option<Revision>) -> Result<(), RecordError> {
+        let record = self.verified_record(loc)?;
+        let (segment, index) = self
+            .locate(loc.segment, loc.offset, loc.len)
+            .ok_or(wrong("no place of the event log"))?;
+        check_place(&record, loc, &segment.pieces[index], expected)
+    }
+
+    /// Notes which record a reader asks for.
+    pub(super) fn expect(&mut self, loc: Loc, revision: Revision) {
+        let place: Place = (loc.segment.raw(), loc.offset);
+        // What is kept there now was not the one.
+        self.records.remove(place);
+        if self.expectations.len() >= EXPECTATIONS_MAX {
+            self.expectations.pop_first();
+        }
+        self.expectations.insert(place, revision);
+    }
+}
+
+/// Checks a record against what is known of its place.
+fn check_place(
+    record: &Record<'_>,
+    loc: Loc,
+    piece: &Piece,
+    expected: Option<Revision>,
+) -> Result<(), RecordError> {
+    if record.encoded_len() != loc.len as usize {
+        return Err(wrong(OTHER_LENGTH));
+    }
+    let revision = record.revision;
+    let first = loc.offset == piece.offset;
+    let last = loc.offset + padded(loc.len as usize) as u32 == piece.end();
+    let here = (piece.first..=piece.last).contains(&revision)
+        && first == (revision == piece.first)
+        && last == (revision == piece.last)
+        && expected.is_none_or(|expected| expected == revision);
+    match here {
+        true => Ok(()),
+        false => Err(wrong(OTHER_REVISION)),
+    }
+}
+
+fn wrong(what: &'static str) -> RecordError {
+    RecordError::Field { what }
+}
+
+/// The start of the block that holds `offset`.
+fn aligned(offset: u32) -> u32 {
+    offset / PIECE_ALIGNMENT * PIECE_ALIGNMENT
+}
+
+impl EventLog {
+    /// Checks that `bytes` are a record, for a caller that knows nothing of their place.
+    pub(crate) fn verify_loaded(&self, bytes: &[u8]) -> Result<(), RecordError> {
+        Record::decode(bytes, self.salt).map(|_| ())
+    }
+
+    /// Notes that the record at `offset` of `segment` was brought.
+    pub(crate) fn loaded(&mut self, segment: SegmentId, offset: u32) {
+        self.absent.remove(&(segment.raw(), offset));
+        if let Some(draws) = &mut self.missing {
+            draws.loaded((segment.raw(), offset));
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Walking over the log in revision order, and finding where to begin.
+
+use bytes::Bytes;
+
+use super::record::padded;
+use super::segment::{Piece, Segment};
+use super::{EventLog, Loc, RECORD_HEADER_BYTES, Record, need_of};
+use crate::step::{Need, Step, ready};
+
+/// Most needs that are hinted at beside the one that is answered.
+const HINTS_MAX: usize = 64;
+/// Hinted bytes take at most this part of a cache, so that the first are still there when the last came.
+const HINTED_PART: u64 = 2;
+
+/// Where the walk over the log stands: at a record or at the end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cursor {
+    segment: usize,
+    piece: usize,
+    offset: u32,
+}
+
+impl EventLog {
+    /// The first record with main ≥ `main`.
+    pub(crate) fn seek(&self, main: i64) -> Step<Cursor> {
+        let segment = self
+            .segments
+            .partition_point(|segment| segment.last().main < main);
+        let mut cursor = Cursor {
+            segment,
+            piece: 0,
+            offset: 0,
+        };
+        let Some(found) = self.segments.get(segment) else {
+            return Step::Ready(cursor);
+        };
+        cursor.piece = found.pieces.partition_point(|piece| piece.last.main < main);
+        let piece = &found.pieces[cursor.piece];
+        cursor.offset = piece.offset;
+        if piece.first.main >= main {
+            return Step::Ready(cursor);
+        }
+        if let Some(hot) = self.hot(found, cursor.piece) {
+            cursor.offset += hot.seek(main);
+        }
+        while let Some((loc, record)) = self.at(cursor) {
+            if record.revision.main >= main {
+                break;
+            }
+            cursor = self.behind(cursor, loc);
+        }
+        match self.missing_at(cursor) {
+            Some(need) => Step::Need(need),
+            None => Step::Ready(cursor),
+        }
+    }
+
+    /// The record at the cursor, or what has to be loaded to read it; `None` at the end. The walk is meant
+    /// to go up to the main revision `to`.
+    pub(crate) fn read(&mut self, cursor: Cursor, to: i64) -> Step<Option<(Loc, Record<'_>)>> {
+        if let Some(need) = self.missing_at(cursor) {
+            self.hint_walk(cursor, to);
+            return Step::Need(need);
+        }
+        if self.missing.is_some()
+            && let Some((loc, _)) = self.at(cursor)
+        {
+            ready!(self.enter(loc));
+        }
+        Step::Ready(self.at(cursor))
+    }
+
+    fn piece_of(&self, cursor: Cursor) -> Option<(&Segment, &Piece)> {
+        let segment = self.segments.get(cursor.segment)?;
+        Some((segment, &segment.pieces[cursor.piece]))
+    }
+
+    /// Bytes from the record at the cursor to the end of what is in memory of its piece.
+    fn bytes_at(&self, cursor: Cursor) -> Option<&[u8]> {
+        let (segment, piece) = self.piece_of(cursor)?;
+        let at = (cursor.offset - piece.offset) as usize;
+        let bytes = match self.hot(segment, cursor.piece) {
+            Some(hot) => hot.bytes(),
+            None => self.windows.peek((segment.id.raw(), piece.offset))?,
+        };
+        bytes.get(at..).filter(|bytes| !bytes.is_empty())
+    }
+
+    /// The record at the cursor, if its bytes are in memory.
+    fn at(&self, cursor: Cursor) -> Option<(Loc, Record<'_>)> {
+        let (segment, _) = self.piece_of(cursor)?;
+        let record = Record::parse(self.bytes_at(cursor)?);
+        let record = record.expect("a record that was appended or checked here");
+        let loc = Loc {
+            segment: segment.id,
+            offset: cursor.offset,
+            len: record.encoded_len() as u32,
+        };
+        Some((loc, record))
+    }
+
+    /// What to load for the record at the cursor, if there is one and it is not in memory: its piece.
+    fn missing_at(&self, cursor: Cursor) -> Option<Need> {
+        let (segment, piece) = self.piece_of(cursor)?;
+        let need = Need::Bytes {
+            segment: segment.id,
+            offset: piece.offset,
+            len: piece.len,
+        };
+        self.bytes_at(cursor).is_none().then_some(need)
+    }
+
+    /// The cursor behind the record at `loc`, where `cursor` stands.
+    pub(crate) fn behind(&self, cursor: Cursor, loc: Loc) -> Cursor {
+        let segment = &self.segments[cursor.segment];
+        let offset = cursor.offset + padded(loc.len as usize) as u32;
+        if offset < segment.pieces[cursor.piece].end() {
+            return Cursor { offset, ..cursor };
+        }
+        match segment.pieces.get(cursor.piece + 1) {
+            Some(next) => Cursor {
+                piece: cursor.piece + 1,
+                offset: next.offset,
+                ..cursor
+            },
+            None => Cursor {
+                segment: cursor.segment + 1,
+                piece: 0,
+                offset: 0,
+            },
+        }
+    }
+
+    /// Key and value of the record with `key_len` bytes of key at `loc`, where `cursor` stands and which
+    /// was just read.
+    pub(crate) fn key_and_value(&self, cursor: Cursor, loc: Loc, key_len: usize) -> (Bytes, Bytes) {
+        let (segment, piece) = self.piece_of(cursor).expect("a record was read there");
+        let at = (cursor.offset - piece.offset) as usize;
+        let range = at + RECORD_HEADER_BYTES..at + loc.len as usize;
+        let body = match self.hot(segment, cursor.piece) {
+            Some(hot) => hot.slice(range),
+            None => self
+                .windows
+                .peek((segment.id.raw(), piece.offset))
+                .map(|window| window.slice(range)),
+        };
+        let body = body.expect("a record was read there");
+        (body.slice(..key_len), body.slice(key_len..))
+    }
+
+    /// Hints at the piece behind the cursor's, if a walk up to `to` gets there and it is not in memory.
+    fn hint_walk(&mut self, cursor: Cursor, to: i64) {
+        let Some((segment, piece)) = self.piece_of(cursor) else {
+            return;
+        };
+        let following = match segment.pieces.get(cursor.piece + 1) {
+            Some(next) => Some((segment, cursor.piece + 1, next)),
+            None => self
+                .segments
+                .get(cursor.segment + 1)
+                .map(|segment| (segment, 0, &segment.pieces[0])),
+        };
+        let Some((segment, index, next)) = following else {
+            return;
+        };
+        let resident = self.hot(segment, index).is_some()
+            || self.windows.peek((segment.id.raw(), next.offset)).is_some();
+        let both = u64::from(piece.padded_end() - piece.offset)
+            + u64::from(next.padded_end() - next.offset);
+        if next.first.main <= to && !resident && both <= self.windows.bytes_max() / HINTED_PART {
+            let need = Need::Bytes {
+                segment: segment.id,
+                offset: next.offset,
+                len: next.len,
+            };
+            self.hint(need);
+        }
+    }
+
+    /// Hints at the record at `loc` if it is not in memory; `false` if no further hint is taken.
+    pub(crate) fn hint_value(&mut self, loc: Loc) -> bool {
+        if self.is_resident(loc) {
+            return true;
+        }
+        self.hinted_bytes += u64::from(loc.len);
+        self.hinted_bytes <= self.records.bytes_max() / HINTED_PART && self.hint(need_of(loc))
+    }
+
+    /// Notes what else a reader will need; `false` if no further hint is taken.
+    pub(crate) fn hint(&mut self, need: Need) -> bool {
+        if self.hints.len() < HINTS_MAX {
+            self.hints.push(need);
+        }
+        self.hints.len() < HINTS_MAX
+    }
+
+    /// Forgets the hints of former calls.
+    pub(crate) fn clear_hints(&mut self) {
+        self.hints.clear();
+        self.hinted_bytes = 0;
+    }
+
+    /// The hints noted since they were cleared, in the order of their places.
+    pub(crate) fn take_hints(&mut self) -> Vec<Need> {
+        self.hinted_bytes = 0;
+        let mut hints = std::mem::take(&mut self.hints);
+        hints.sort_unstable();
+        hints.dedup();
+        hints
+    }
+}
