@@ -27,6 +27,11 @@ impl Expectation {
     }
 }
 
+/// Blocks of the image of a page with so many used bytes.
+pub(crate) fn blocks_of(used: usize) -> u8 {
+    used.div_ceil(BLOCK_BYTES) as u8
+}
+
 pub(crate) fn self_address(shard: u16, address: u64) -> u64 {
     u64::from(shard) << 40 | (address & ADDRESS_MAX)
 }
@@ -97,14 +102,19 @@ pub enum PageError {
 impl Page {
     /// Blocks of the image that [`Page::encode`] would give.
     pub fn blocks(&self) -> u8 {
-        self.used().div_ceil(BLOCK_BYTES) as u8
+        blocks_of(self.used())
     }
 
     /// The image: compacted, trimmed to the 4 KiB blocks in use, with checksum.
     ///
     /// Child references must be on-disk ones.
     pub fn encode(&self, salt: u64) -> Vec<u8> {
-        let mut page = self.clone();
+        self.clone().into_image(salt)
+    }
+
+    /// [`Page::encode`] of a page that is not needed afterwards.
+    pub(crate) fn into_image(self, salt: u64) -> Vec<u8> {
+        let mut page = self;
         page.compact();
         let blocks = page.blocks();
         let len = usize::from(blocks) * BLOCK_BYTES;

@@ -16,10 +16,10 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use codec::self_address;
 pub use codec::{Expectation, PageError};
+pub(crate) use codec::{blocks_of, self_address};
 pub use reference::PageRef;
-pub(crate) use reference::{ADDRESS_MAX, BLOCKS_MAX, SWIP_BYTES, SlotId, Swip};
+pub(crate) use reference::{ADDRESS_MAX, SWIP_BYTES, SlotId, Swip};
 
 /// Bytes of a page in memory.
 pub const PAGE_BYTES: usize = 16 * 1024;

@@ -2,7 +2,8 @@
 //!
 //! Owns the shard's [`Store`] and the work it is in the middle of. It knows nothing of the other
 //! shards, of leases or of the log; revisions come with the requests, except that a wave for this
-//! shard alone is numbered here.
+//! shard alone is numbered here. Its files are written in the background: requests come out of
+//! [`Shard::poll`], and whoever executes them reports back.
 //!
 //! Invariants:
 //! - A request that meets missing bytes answers `Need`, and the same request comes again after
@@ -17,8 +18,10 @@ mod serve;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use diskio::{IoFailure, IoId, IoOutput, IoRequest};
 
 use crate::defect::Defect;
+use crate::image::{Dirty, ReadRequest, ShardEvent};
 use crate::step::{Need, Step};
 use crate::store::{LoadError, Store, StoreConfig};
 use crate::txn::Path;
@@ -52,15 +55,31 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// An empty shard.
+    /// An empty shard that nothing on the disk belongs to. Its directory and files come with its first
+    /// background requests.
     pub fn new(config: StoreConfig) -> Self {
+        Shard::with_store(Store::new(config))
+    }
+
+    /// A shard that continues from a store.
+    pub(crate) fn with_store(store: Store) -> Self {
+        let compacted = match store.compact_revision() {
+            0 => -1,
+            revision => revision,
+        };
         Shard {
-            store: Store::new(config),
-            compacted: -1,
+            store,
+            compacted,
             paths: VecDeque::new(),
             progress: None,
             defect: Defect::None,
         }
+    }
+
+    /// The shard's store.
+    #[cfg(test)]
+    pub(crate) fn into_store(self) -> Store {
+        self.store
     }
 
     /// Breaks a rule on purpose.
@@ -96,12 +115,21 @@ impl Shard {
                 self.store.events(&events.query()).map(ShardReply::Events)
             }
             ShardRequest::Events(_) => Step::Ready(ShardReply::Refused),
-            ShardRequest::Freeze { .. } => Step::Ready(ShardReply::Frozen),
+            ShardRequest::Freeze { id, attachment } => {
+                self.store.freeze(*id, attachment.clone());
+                Step::Ready(ShardReply::Frozen)
+            }
             ShardRequest::Sizes => Step::Ready(ShardReply::Sizes(self.store.sizes())),
         }
     }
 
-    /// Takes what the shell brings for `need`.
+    /// What the shell reads for `need`.
+    pub fn read_of(&self, need: &Need) -> ReadRequest {
+        self.store.read_of(need)
+    }
+
+    /// Takes what the shell brings for `need`: the bytes of [`Shard::read_of`]. What was only declared
+    /// missing by the test mode comes without.
     ///
     /// # Errors
     /// The bytes are not what stands there.
@@ -109,8 +137,52 @@ impl Shard {
         self.store.load(need, bytes)
     }
 
-    /// Asserts every invariant.
+    /// What to tell whoever asked for bytes that [`Shard::load`] refused: file, offset and what is wrong.
+    pub fn damage(&self, error: &LoadError) -> Damage {
+        self.store.damage(error)
+    }
+
+    /// Emits background requests that may start now: a small slice of work, so that nobody who asks
+    /// waits long. As long as something comes, call again; otherwise after the next request or completion.
+    pub fn poll(&mut self, out: &mut Vec<IoRequest>) {
+        self.store.poll(out);
+    }
+
+    /// Handles the completion of a background request.
+    pub fn complete(&mut self, id: IoId, result: Result<IoOutput, IoFailure>) {
+        self.store.complete(id, result);
+    }
+
+    /// What happened to the shard's files.
+    pub fn next_event(&mut self) -> Option<ShardEvent> {
+        self.store.next_event()
+    }
+
+    /// The superblock names the image of checkpoint `id`: what only the older one had may be used again.
+    ///
+    /// # Panics
+    /// If that image is not durable.
+    pub fn published(&mut self, id: u32) {
+        self.store.published(id);
+    }
+
+    /// Emits again what found no space; about once a second after [`ShardEvent::NoSpace`].
+    pub fn retry_space(&mut self) {
+        self.store.retry_space();
+    }
+
+    /// How much of the page cache only a checkpoint can free.
+    pub fn dirty(&self) -> Dirty {
+        self.store.dirty()
+    }
+
+    /// Asserts every invariant of what is in memory.
     pub fn check(&self) {
         self.store.check();
+    }
+
+    /// Asserts every invariant; `read` brings what is on disk.
+    pub fn check_all(&self, read: &mut dyn FnMut(ReadRequest) -> Bytes) {
+        self.store.check_all(read);
     }
 }

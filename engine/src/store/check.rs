@@ -2,27 +2,41 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use super::Store;
 use crate::command::LeaseId;
 use crate::events::Record;
+use crate::image::ReadRequest;
 use crate::mvcc::versions::{self, Entry};
-use crate::page::{Page, PageKind, Swip};
+use crate::page::{Page, PageKind, PageRef, SlotId, Swip};
+use crate::step::Need;
 
-/// What a walk over the main tree adds up.
+/// Brings bytes from the disk.
+type Read<'a> = &'a mut dyn FnMut(ReadRequest) -> Bytes;
+
+/// A walk over the pages, and what it adds up.
 #[derive(Default)]
-struct Sums {
+struct Walk<'a> {
+    read: Option<Read<'a>>,
+    /// Pages that could not be looked at.
+    absent: u64,
     /// Record bytes by raw segment id.
     live_bytes: BTreeMap<u64, u64>,
     /// Lease members that must be there.
     members: Vec<Vec<u8>>,
-    versions: u64,
+    event_hashes: u64,
     pages: u64,
     used_bytes: u64,
+    blocks: u64,
+    /// Images of the pages.
+    images: Vec<PageRef>,
 }
 
 /// A page that is still to be visited, with what its parent says about it.
 struct Visit {
     swip: Swip,
+    parent: Option<SlotId>,
     level: Option<u8>,
     low: Vec<u8>,
     high: Option<Vec<u8>>,
@@ -30,51 +44,105 @@ struct Visit {
 }
 
 impl Store {
-    /// Asserts every invariant of pages, cells, events and leases. Costs a walk over everything.
+    /// Asserts every invariant of pages, cells, events and leases in memory. Costs a walk over all of it.
     ///
     /// # Panics
     /// When one is broken.
     pub fn check(&self) {
-        if let Err(broken) = self.verify() {
-            panic!("shard store: {broken}");
+        if let Err(broken) = self.verify(None) {
+            panic!("shard {}: {broken}", self.shard);
+        }
+    }
+
+    /// Asserts every invariant, of what is on disk too: `read` brings it. Costs a walk over everything.
+    ///
+    /// # Panics
+    /// When one is broken.
+    pub fn check_all(&self, read: &mut dyn FnMut(ReadRequest) -> Bytes) {
+        if let Err(broken) = self.verify(Some(read)) {
+            panic!("shard {}: {broken}", self.shard);
         }
     }
 
     /// What [`Store::check`] asserts.
-    pub(crate) fn verify(&self) -> Result<(), String> {
+    pub(crate) fn verify(&self, read: Option<Read<'_>>) -> Result<(), String> {
         self.log.verify()?;
-        let mut sums = Sums::default();
-        let live = self.verify_tree(self.tree.root(), PageKind::Leaf, &mut sums)?;
-        require_equal("live keys", live, self.live_keys)?;
-        let mut expected = std::mem::take(&mut sums.members);
+        let mut walk = Walk {
+            read,
+            ..Walk::default()
+        };
+        let live = self.verify_tree(self.tree.root(), PageKind::Leaf, &mut walk)?;
+        if !matches!(self.tree.root(), Swip::Disk(_)) || walk.read.is_some() {
+            require_equal("live keys", live, self.live_keys)?;
+        }
+        let mut expected = std::mem::take(&mut walk.members);
         expected.sort();
-        self.verify_tree(self.leases.root(), PageKind::KeySet, &mut sums)?;
-        if sums.members != expected {
-            let (got, expected) = (sums.members.len(), expected.len());
+        self.verify_tree(self.leases.root(), PageKind::KeySet, &mut walk)?;
+        if walk.absent > 0 {
+            return Ok(());
+        }
+        if walk.members != expected {
+            let (got, expected) = (walk.members.len(), expected.len());
             return Err(format!(
                 "lease tree: {got} members, {expected} live keys with leases"
             ));
         }
-        require_equal("pages", sums.pages, self.pages.total())?;
-        require_equal("used page bytes", sums.used_bytes, self.pages.used_bytes())?;
+        let sums = self.pages.sums();
+        require_equal("pages", walk.pages, sums.pages)?;
+        require_equal("used page bytes", walk.used_bytes, sums.used_bytes)?;
+        require_equal("page blocks", walk.blocks, sums.blocks)?;
+        require_equal("event hashes", walk.event_hashes, self.event_hashes)?;
+        self.verify_images(&mut walk.images)?;
         for (segment, live_bytes) in self.log.live_bytes_of_segments() {
-            let sum = sums.live_bytes.remove(&segment.raw()).unwrap_or_default();
+            let sum = walk.live_bytes.remove(&segment.raw()).unwrap_or_default();
             require_equal("live bytes of a segment", live_bytes, sum)?;
         }
-        match sums.live_bytes.first_key_value() {
+        match walk.live_bytes.first_key_value() {
             Some((segment, _)) => Err(format!("versions in segment {segment}, which is not there")),
             None => Ok(()),
         }
     }
 
-    /// A page of this reference, decoded if it is absent.
-    fn page_behind(&self, swip: Swip) -> Result<Page, String> {
+    /// The images of all pages have blocks of their own.
+    fn verify_images(&self, images: &mut [PageRef]) -> Result<(), String> {
+        images.sort();
+        for pair in images.windows(2) {
+            if pair[0].address + u64::from(pair[0].blocks) > pair[1].address {
+                return Err(format!("{:?} overlaps {:?}", pair[0], pair[1]));
+            }
+        }
+        let allocator = self.image.allocator();
+        for image in images.iter() {
+            let mut blocks = image.address..image.address + u64::from(image.blocks);
+            if !blocks.all(|block| allocator.is_used(block)) {
+                return Err(format!("{image:?} stands on free blocks"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A page of this reference, decoded if it is on disk and can be read.
+    fn page_behind(
+        &self,
+        swip: Swip,
+        parent: Option<SlotId>,
+        walk: &mut Walk<'_>,
+    ) -> Result<Option<Page>, String> {
         match swip {
-            Swip::Resident(slot) => Ok(self.pages[slot].clone()),
+            Swip::Resident(slot) => {
+                self.pages.verify_frame(slot, parent)?;
+                walk.images.extend(self.pages.image(slot));
+                Ok(Some(self.pages[slot].clone()))
+            }
             Swip::Disk(reference) => {
-                let image = self.pages.kept_image(reference);
-                let image = image.ok_or_else(|| format!("{reference:?} has no image"))?;
-                Page::decode(image, &self.pages.expectation(reference))
+                walk.images.push(reference);
+                let Some(read) = &mut walk.read else {
+                    walk.absent += 1;
+                    return Ok(None);
+                };
+                let image = read(self.read_of(&Need::Page(reference)));
+                Page::decode(&image, &self.pages.expectation(reference))
+                    .map(Some)
                     .map_err(|error| format!("{reference:?}: {error}"))
             }
             Swip::Absent => Err("a reference to no page".to_owned()),
@@ -82,10 +150,16 @@ impl Store {
     }
 
     /// Visits every page of a tree; returns the number of live keys.
-    fn verify_tree(&self, root: Swip, leaves: PageKind, sums: &mut Sums) -> Result<u64, String> {
+    fn verify_tree(
+        &self,
+        root: Swip,
+        leaves: PageKind,
+        walk: &mut Walk<'_>,
+    ) -> Result<u64, String> {
         let mut total = 0;
         let root = Visit {
             swip: root,
+            parent: None,
             level: None,
             low: Vec::new(),
             high: None,
@@ -93,22 +167,25 @@ impl Store {
         };
         let mut visits = vec![root];
         while let Some(visit) = visits.pop() {
-            let page = self.page_behind(visit.swip)?;
+            let Some(page) = self.page_behind(visit.swip, visit.parent, walk)? else {
+                total += u64::from(visit.live.unwrap_or_default());
+                continue;
+            };
             self.verify_page(&page, &visit, leaves)
                 .map_err(|what| format!("{page:?}: {what}"))?;
-            sums.pages += 1;
-            sums.used_bytes += page.used() as u64;
+            walk.count(&page);
+            let slot = slot_of(visit.swip);
             match page.kind() {
-                PageKind::Inner => push_children(&page, &mut visits),
+                PageKind::Inner => push_children(&page, slot, &mut visits),
                 PageKind::KeySet => {
                     total += page.len() as u64;
-                    sums.members
+                    walk.members
                         .extend((0..page.len()).map(|cell| page.key(cell)));
                 }
                 PageKind::Leaf => {
                     total += u64::from(page.live());
                     for cell in 0..page.len() {
-                        self.verify_key(&page, cell, sums)
+                        self.verify_key(&page, slot, cell, walk)
                             .map_err(|what| format!("key {:?}: {what}", page.key(cell)))?;
                     }
                 }
@@ -139,7 +216,13 @@ impl Store {
     }
 
     /// Checks all versions of a key, in the cell and in overflow pages.
-    fn verify_key(&self, page: &Page, cell: usize, sums: &mut Sums) -> Result<(), String> {
+    fn verify_key(
+        &self,
+        page: &Page,
+        slot: Option<SlotId>,
+        cell: usize,
+        walk: &mut Walk<'_>,
+    ) -> Result<(), String> {
         let key = page.key(cell);
         let list = versions::check_list(page.payload(cell))?;
         let newest = list.newest;
@@ -154,42 +237,63 @@ impl Store {
         {
             let mut member = version.lease.0.to_be_bytes().to_vec();
             member.extend_from_slice(&key);
-            sums.members.push(member);
+            walk.members.push(member);
         }
         let mut entries = vec![newest];
         entries.extend(list.older());
-        let mut swip = list.overflow;
+        let (mut swip, mut parent) = (list.overflow, slot);
         while swip != Swip::Absent {
-            let page = self.page_behind(swip)?;
+            let Some(page) = self.page_behind(swip, parent, walk)? else {
+                break;
+            };
             if page.kind() != PageKind::Overflow || page.low() != key {
                 return Err(format!("{page:?} does not hold its older versions"));
             }
-            sums.pages += 1;
-            sums.used_bytes += page.used() as u64;
+            walk.count(&page);
             for run in (0..page.len()).rev() {
                 let list = versions::check_list(page.payload(run))?;
                 entries.push(list.newest);
                 entries.extend(list.older());
             }
-            swip = page.link();
+            (parent, swip) = (slot_of(swip), page.link());
         }
         for pair in entries.windows(2) {
             versions::check_neighbours(&pair[0], &pair[1])?;
         }
         for entry in &entries {
-            self.verify_record(&key, entry)?;
+            self.verify_record(&key, entry, walk)?;
             let loc = entry.version.loc;
-            *sums.live_bytes.entry(loc.segment.raw()).or_default() += u64::from(loc.len);
+            *walk.live_bytes.entry(loc.segment.raw()).or_default() += u64::from(loc.len);
+            let hash = u64::from(entry.version.hash);
+            walk.event_hashes = walk.event_hashes.wrapping_add(hash);
         }
-        sums.versions += entries.len() as u64;
         Ok(())
     }
 
-    /// Checks that a version's record says the same.
-    fn verify_record(&self, key: &[u8], entry: &Entry) -> Result<(), String> {
+    /// Checks that a version's record says the same, if it is in memory or can be read.
+    fn verify_record(&self, key: &[u8], entry: &Entry, walk: &mut Walk<'_>) -> Result<(), String> {
         let version = &entry.version;
-        let record = self.log.verified_record(version.loc);
-        let record = record.map_err(|error| format!("{:?}: {error}", version.loc))?;
+        let loc = version.loc;
+        let bytes;
+        let record = if self.log.is_resident(loc) {
+            self.log.verified_record(loc)
+        } else {
+            let Some(read) = &mut walk.read else {
+                return Ok(());
+            };
+            let request = self.read_of(&Need::Bytes {
+                segment: loc.segment,
+                offset: loc.offset,
+                len: loc.len,
+            });
+            bytes = read(request);
+            let start = usize::try_from(u64::from(loc.offset) - request.offset);
+            let start = start.map_err(|_| format!("{request:?} for {loc:?}"))?;
+            let range = start..start + loc.len as usize;
+            let record = bytes.get(range).ok_or("the file ends before it")?;
+            Record::decode(record, self.pages.salt())
+        };
+        let record = record.map_err(|error| format!("{loc:?}: {error}"))?;
         let said = Record {
             tombstone: entry.tombstone,
             revision: version.modified,
@@ -210,11 +314,27 @@ impl Store {
     }
 }
 
-fn push_children(page: &Page, visits: &mut Vec<Visit>) {
+impl Walk<'_> {
+    fn count(&mut self, page: &Page) {
+        self.pages += 1;
+        self.used_bytes += page.used() as u64;
+        self.blocks += u64::from(page.blocks());
+    }
+}
+
+fn slot_of(swip: Swip) -> Option<SlotId> {
+    match swip {
+        Swip::Resident(slot) => Some(slot),
+        Swip::Disk(_) | Swip::Absent => None,
+    }
+}
+
+fn push_children(page: &Page, parent: Option<SlotId>, visits: &mut Vec<Visit>) {
     for child in 0..page.children() {
         let (low, high) = page.fences_of_child(child);
         visits.push(Visit {
             swip: page.child(child),
+            parent,
             level: Some(page.level() - 1),
             low,
             high,

@@ -19,14 +19,17 @@ mod types;
 mod write;
 
 use bytes::Bytes;
+use diskio::{FileName, IoFailure, IoId, IoOutput, IoRequest};
 
 pub use types::{
     Event, EventChunk, EventQuery, LoadError, MissingHook, RangeSet, Scan, ScanChunk, Sizes,
     StoreConfig, Version,
 };
 
-use crate::events::{EventLog, SegmentId};
-use crate::page::{PAGE_BYTES, Page, PageError, PageKind, PageRef, Swip};
+use crate::events::EventLog;
+use crate::image::{Dirty, Frozen, Image, ReadRequest, ShardEvent};
+use crate::page::{BLOCK_BYTES, PAGE_BYTES, Page, PageError, PageKind, PageRef, Swip};
+use crate::shard::Damage;
 use crate::step::Need;
 use crate::tree::{Pages, Place, Tree};
 
@@ -39,6 +42,7 @@ use crate::tree::{Pages, Place, Tree};
 ///   is the number of changes since the creation.
 /// - The lease tree has `lease ‖ key` exactly for the live keys with a lease.
 /// - Events are strictly ascending in (main, sub); no version is newer than the newest event.
+/// - The images of pages, of the tree as it is now and of the image under way, are disjoint and in use.
 #[derive(Debug)]
 pub struct Store {
     pages: Pages,
@@ -50,24 +54,65 @@ pub struct Store {
     compact_revision: i64,
     /// Live keys at the newest revision.
     live_keys: u64,
+    /// Sum of the event hashes of all versions in the tree.
+    event_hashes: u64,
     /// The cell under construction, kept for its capacity.
     scratch: Vec<u8>,
+    image: Image,
+    shard: u16,
+    /// The last page that was loaded and had no place.
+    dropped: Option<PageRef>,
 }
 
+/// Pages that leave memory for one that comes, and for one call of [`Store::poll`].
+const EVICTED_PER_LOAD: usize = 2;
+const EVICTED_PER_POLL: usize = 32;
+
 impl Store {
-    /// An empty store.
+    /// An empty store that nothing on the disk belongs to.
     pub fn new(config: StoreConfig) -> Self {
-        let mut pages = Pages::new(&config);
+        let image = Image::new(config.shard, config.salt);
+        Store::empty(&config, image)
+    }
+
+    pub(crate) fn empty(config: &StoreConfig, image: Image) -> Self {
+        let mut pages = Pages::new(config);
         let tree = Tree::new(&mut pages, PageKind::Leaf);
         let leases = Tree::new(&mut pages, PageKind::KeySet);
         Store {
             pages,
             tree,
             leases,
-            log: EventLog::new(&config),
+            log: EventLog::new(config),
             compact_revision: 0,
             live_keys: 0,
+            event_hashes: 0,
             scratch: Vec::new(),
+            image,
+            shard: config.shard,
+            dropped: None,
+        }
+    }
+
+    /// The store of a published image.
+    pub(crate) fn restore(
+        config: &StoreConfig,
+        frozen: &Frozen,
+        log: EventLog,
+        image: Image,
+    ) -> Self {
+        Store {
+            pages: Pages::restore(config, frozen.sums),
+            tree: Tree::restore(frozen.root),
+            leases: Tree::restore(frozen.lease_root),
+            log,
+            compact_revision: frozen.compacted,
+            live_keys: frozen.keys,
+            event_hashes: frozen.event_hashes,
+            scratch: Vec::new(),
+            image,
+            shard: config.shard,
+            dropped: None,
         }
     }
 
@@ -76,16 +121,127 @@ impl Store {
         self.compact_revision = self.compact_revision.max(revision);
     }
 
+    /// The highest revision that [`Store::compact`] was told, 0 for none.
+    pub(crate) fn compact_revision(&self) -> i64 {
+        self.compact_revision
+    }
+
     /// How large the shard is.
     pub fn sizes(&self) -> Sizes {
+        let sums = self.pages.sums();
         Sizes {
-            bytes: self.pages.total() * PAGE_BYTES as u64 + self.log.valid_bytes(),
-            bytes_in_use: self.pages.used_bytes() + self.log.live_bytes(),
+            bytes: sums.blocks * BLOCK_BYTES as u64 + self.log.valid_bytes(),
+            bytes_in_use: sums.used_bytes + self.log.live_bytes(),
             keys: self.live_keys,
         }
     }
 
-    /// Takes what the shell brings for `need`. Without `bytes`, test mode uses the image that it kept.
+    /// How much of the page cache only a checkpoint can free.
+    pub fn dirty(&self) -> Dirty {
+        Dirty {
+            dirty_bytes: (self.pages.unwritten() * PAGE_BYTES) as u64,
+            cache_bytes: self.pages.cache_bytes(),
+        }
+    }
+
+    /// Fixes the image of checkpoint `id`: all that was changed up to here. [`Store::poll`] writes it.
+    ///
+    /// Costs a few nanoseconds per page that was changed since the last one.
+    ///
+    /// # Panics
+    /// While another checkpoint is under way, or if `id` is not above all before.
+    pub fn freeze(&mut self, id: u32, attachment: Bytes) {
+        self.log.freeze();
+        let (tree, leases) = (&self.tree, &self.leases);
+        let (keys, compacted) = (self.live_keys, self.compact_revision);
+        let event_hashes = self.event_hashes;
+        self.image
+            .freeze(id, attachment, &mut self.pages, |pages| Frozen {
+                root: tree.root_image(pages),
+                lease_root: leases.root_image(pages),
+                keys,
+                sums: pages.sums(),
+                compacted,
+                event_hashes,
+            });
+    }
+
+    /// Emits background requests that may start now, a slice of work at a time. As long as something
+    /// comes, call again; otherwise after the next completion or request.
+    pub fn poll(&mut self, out: &mut Vec<IoRequest>) {
+        self.pages.shrink(EVICTED_PER_POLL);
+        self.image.poll(&mut self.pages, &mut self.log, out);
+    }
+
+    /// Handles the completion of a background request.
+    pub fn complete(&mut self, id: IoId, result: Result<IoOutput, IoFailure>) {
+        self.image
+            .complete(&mut self.pages, &mut self.log, id, result);
+    }
+
+    /// What happened to the files.
+    pub fn next_event(&mut self) -> Option<ShardEvent> {
+        self.image.next_event()
+    }
+
+    /// The superblock names the image of checkpoint `id`: what only the older one had may be used again.
+    ///
+    /// # Panics
+    /// If that image is not durable.
+    pub fn published(&mut self, id: u32) {
+        self.image.published(id, &mut self.log);
+    }
+
+    /// Emits again what found no space.
+    pub fn retry_space(&mut self) {
+        self.image.retry_space(&mut self.log);
+    }
+
+    /// What the shell reads for `need`.
+    pub fn read_of(&self, need: &Need) -> ReadRequest {
+        match need {
+            Need::Page(reference) => ReadRequest {
+                file: self.page_file(),
+                offset: reference.address * BLOCK_BYTES as u64,
+                len: u64::from(reference.blocks) * BLOCK_BYTES as u64,
+            },
+            Need::Bytes {
+                segment, offset, ..
+            } => {
+                // A place that is none of the log's is refused when its bytes come.
+                let nothing = FileName::Events {
+                    shard: self.shard,
+                    number: segment.number(),
+                };
+                let start = u64::from(*offset / BLOCK_BYTES as u32 * BLOCK_BYTES as u32);
+                let read = self.log.read_of(need);
+                let (file, offset, len) = read.unwrap_or((nothing, start, BLOCK_BYTES as u64));
+                ReadRequest { file, offset, len }
+            }
+        }
+    }
+
+    /// Where the bytes stand that a load refused.
+    pub fn damage(&self, error: &LoadError) -> Damage {
+        let need = error.need();
+        let place = self.read_of(&need);
+        let offset = match need {
+            Need::Page(_) => place.offset,
+            Need::Bytes { offset, .. } => u64::from(offset),
+        };
+        Damage {
+            file: place.file.path(),
+            offset,
+            what: error.to_string(),
+        }
+    }
+
+    fn page_file(&self) -> FileName {
+        FileName::Pages { shard: self.shard }
+    }
+
+    /// Takes what the shell brings for `need`: the bytes of [`Store::read_of`]. What was only declared
+    /// missing comes without.
     ///
     /// Bytes for a page that is resident again, or that nothing refers to any more, are dropped.
     ///
@@ -94,61 +250,54 @@ impl Store {
     pub fn load(&mut self, need: &Need, bytes: Option<Bytes>) -> Result<(), LoadError> {
         match *need {
             Need::Page(reference) => self.load_page(reference, bytes),
-            Need::Bytes {
-                segment, offset, ..
-            } => self.load_record(need, segment, offset, bytes),
+            Need::Bytes { .. } => self.log.load(need, bytes),
         }
-    }
-
-    fn load_record(
-        &mut self,
-        need: &Need,
-        segment: SegmentId,
-        offset: u32,
-        bytes: Option<Bytes>,
-    ) -> Result<(), LoadError> {
-        if let Some(bytes) = bytes {
-            self.log
-                .verify_loaded(&bytes)
-                .map_err(|error| LoadError::Record { need: *need, error })?;
-        }
-        self.log.loaded(segment, offset);
-        Ok(())
     }
 
     fn load_page(&mut self, reference: PageRef, bytes: Option<Bytes>) -> Result<(), LoadError> {
-        let expectation = self.pages.expectation(reference);
-        let decoded = match &bytes {
-            Some(bytes) => Page::decode(bytes, &expectation),
-            None => match self.pages.kept_image(reference) {
-                Some(image) => Page::decode(image, &expectation),
-                None => {
-                    return Err(LoadError::Nothing {
-                        need: Need::Page(reference),
-                    });
-                }
-            },
-        };
+        let bytes = bytes.ok_or(LoadError::Nothing {
+            need: Need::Page(reference),
+        })?;
         let damaged = |error| LoadError::Page { reference, error };
-        let page = decoded.map_err(damaged)?;
+        let page = match Page::decode(&bytes, &self.pages.expectation(reference)) {
+            Ok(page) => page,
+            // Its blocks may have got another page since it was asked for.
+            Err(_) if !self.refers_to(reference) => return Ok(()),
+            Err(error) => return Err(damaged(error)),
+        };
         let in_tree = self.tree.place_of(&self.pages, reference, page.low());
         let in_leases = || self.leases.place_of(&self.pages, reference, page.low());
         let (place, in_main) = match in_tree {
             Some(place) => (place, true),
             None => match in_leases() {
                 Some(place) => (place, false),
-                None => return Ok(()),
+                // Usually another request loaded it meanwhile; twice in a row is worth a closer look.
+                None if self.dropped.replace(reference) != Some(reference) => return Ok(()),
+                None if !self.refers_to(reference) => return Ok(()),
+                None => {
+                    let what = "keys of another place";
+                    return Err(damaged(PageError::Parent { what }));
+                }
             },
         };
         self.check_against_parent(place, in_main, &page)
             .map_err(damaged)?;
-        let resident = Swip::Resident(self.pages.install(page));
+        let slot = self.pages.install(page, reference, place);
         match place {
-            Place::Root if in_main => self.tree.set_root(resident),
-            Place::Root => self.leases.set_root(resident),
-            _ => self.pages.set_swip(place, resident),
+            Place::Root if in_main => self.tree.set_root(Swip::Resident(slot)),
+            Place::Root => self.leases.set_root(Swip::Resident(slot)),
+            _ => {}
         }
+        self.pages.shrink(EVICTED_PER_LOAD);
         Ok(())
+    }
+
+    /// Whether the store still has use for the page behind `reference`. Walks all pages in memory.
+    fn refers_to(&self, reference: PageRef) -> bool {
+        let wanted = Swip::Disk(reference);
+        self.tree.root() == wanted
+            || self.leases.root() == wanted
+            || self.pages.refers_to(reference)
     }
 
     /// Checks kind, level and fences against the reference's holder.

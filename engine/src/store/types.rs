@@ -184,6 +184,16 @@ pub enum LoadError {
     },
 }
 
+impl LoadError {
+    /// What was asked for and is damaged; may be a part of what the load was for.
+    pub fn need(&self) -> Need {
+        match self {
+            LoadError::Page { reference, .. } => Need::Page(*reference),
+            LoadError::Record { need, .. } | LoadError::Nothing { need } => *need,
+        }
+    }
+}
+
 /// A union of key ranges.
 ///
 /// Invariant: the spans are sorted, not empty, and neither overlap nor touch.

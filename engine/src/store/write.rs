@@ -4,7 +4,7 @@ use super::{Store, Version};
 use crate::command::{KEY_BYTES_MAX, LeaseId};
 use crate::events::Record;
 use crate::mvcc::versions::{self, Entry, List};
-use crate::page::{Page, PageKind, Swip};
+use crate::page::{Page, PageKind, SlotId, Swip};
 use crate::planted::{Bug, planted};
 use crate::revision::Revision;
 use crate::step::{Step, ready};
@@ -132,6 +132,7 @@ impl Store {
             loc: self.log.append(record),
             hash: record.event_hash(),
         };
+        self.event_hashes = self.event_hashes.wrapping_add(u64::from(version.hash));
         let entry = Entry {
             tombstone: record.tombstone,
             version,
@@ -144,16 +145,25 @@ impl Store {
             .map(|cell| versions::list(self.pages[position.leaf].payload(cell)));
         let overflow = former.map_or(Swip::Absent, |former| former.overflow);
         versions::push(former.as_ref(), &entry, &mut payload);
-        if versions::is_overfull(record.key, &payload) {
-            let pages = &mut self.pages;
-            payload = versions::spill(&payload, |run| store_run(pages, overflow, record.key, run));
+        let spills = versions::is_overfull(record.key, &payload);
+        if spills {
+            let (pages, leaf) = (&mut self.pages, position.leaf);
+            let place = (leaf, overflow);
+            payload = versions::spill(&payload, |run| store_run(pages, place, record.key, run));
         }
         let counted = match planted(Bug::TombstoneKeepsCount) && live < 0 {
             true => 0,
             false => live,
         };
-        self.tree
-            .write(&mut self.pages, position, record.key, &payload, counted);
+        let pages = &mut self.pages;
+        let leaf = self
+            .tree
+            .write(pages, position, record.key, &payload, counted);
+        if spills && let Swip::Resident(newest) = versions::list(&payload).overflow {
+            // The leaf may have been split on the way, with the former reference still in it.
+            pages.set_parent(newest, Some(leaf));
+            pages.adopt(newest);
+        }
         self.live_keys = self
             .live_keys
             .checked_add_signed(i64::from(live))
@@ -179,9 +189,9 @@ fn member(lease: LeaseId, key: &[u8]) -> Vec<u8> {
     member
 }
 
-/// Puts a run into the newest overflow page of a key, or into a new one before it. Returns the
-/// reference to the page that is the newest now.
-fn store_run(pages: &mut Pages, overflow: Swip, key: &[u8], run: &[u8]) -> Swip {
+/// Puts a run into the newest overflow page of a key in a leaf, or into a new one before it. Returns
+/// the reference to the page that is the newest now.
+fn store_run(pages: &mut Pages, (leaf, overflow): (SlotId, Swip), key: &[u8], run: &[u8]) -> Swip {
     if let Swip::Resident(slot) = overflow
         && pages[slot].fits_run(run.len())
     {
@@ -191,5 +201,7 @@ fn store_run(pages: &mut Pages, overflow: Swip, key: &[u8], run: &[u8]) -> Swip 
     let mut page = Page::new(PageKind::Overflow, 0, key, None);
     page.set_link(overflow);
     page.append_run(run);
-    Swip::Resident(pages.add(page))
+    let newest = pages.add(page, Some(leaf));
+    pages.adopt(newest);
+    Swip::Resident(newest)
 }

@@ -15,6 +15,7 @@ const MERGED_BYTES_MAX: usize = PAGE_BYTES * 3 / 4;
 
 impl Tree {
     /// Stores `payload` under `key` and adds `live` to the counts above it. `position` is the key's.
+    /// Returns the leaf.
     pub(crate) fn write(
         &mut self,
         pages: &mut Pages,
@@ -22,7 +23,7 @@ impl Tree {
         key: &[u8],
         payload: &[u8],
         live: i32,
-    ) {
+    ) -> SlotId {
         loop {
             let leaf = position.leaf;
             match position.cell {
@@ -41,6 +42,7 @@ impl Tree {
             }
         }
         adjust_live(pages, &position.path, live);
+        position.leaf
     }
 
     /// Adds `key` to a tree of keys without payload; its path is resident.
@@ -70,6 +72,7 @@ impl Tree {
             pages.edit(parent, |page| page.set_child_live(child, left_live));
             if pages[parent].fits(&separator, CHILD_BYTES) {
                 pages.edit(parent, |page| page.insert(child, &separator, &reference));
+                pages.set_parent(right, Some(parent));
                 return;
             }
             let (parent_separator, parent_right) = split_inner(pages, parent);
@@ -80,13 +83,16 @@ impl Tree {
             };
             let at = pages[half].search(&separator).expect_err("a new separator");
             pages.edit(half, |page| page.insert(at, &separator, &reference));
+            pages.set_parent(right, Some(half));
             (left, right, separator) = (parent, parent_right, parent_separator);
         }
         let mut root = Page::new(PageKind::Inner, pages[left].level() + 1, b"", None);
         root.set_child(0, Swip::Resident(left));
         root.set_child_live(0, pages[left].live());
         root.insert(0, &separator, &child_payload(right, pages[right].live()));
-        self.root = Swip::Resident(pages.add(root));
+        let root = pages.add(root, None);
+        pages.adopt(root);
+        self.root = Swip::Resident(root);
     }
 
     /// Merges the leaf of `position` and its ancestors with neighbours while they are underfull.
@@ -113,6 +119,9 @@ impl Tree {
             }
             self.root = pages[root].child(0);
             pages.remove(root);
+            if let Swip::Resident(child) = self.root {
+                pages.set_parent(child, None);
+            }
         }
     }
 }
@@ -184,7 +193,9 @@ fn split_leaf(pages: &mut Pages, position: &Position, key: &[u8]) -> (Vec<u8>, S
     let lost = usize::from(planted(Bug::SplitLosesMiddleKey) && at < page.len());
     right.append_from(page, at + lost..page.len());
     pages.replace(position.leaf, left);
-    (separator, pages.add(right))
+    let right = pages.add(right, position.path.parent());
+    pages.adopt(right);
+    (separator, right)
 }
 
 /// Cells that stay in a last leaf which `key` is appended to: as many as fit beside the new fence.
@@ -215,7 +226,9 @@ fn split_inner(pages: &mut Pages, slot: SlotId) -> (Vec<u8>, SlotId) {
     right.set_child_live(0, page.child_live(at + 1));
     right.append_from(page, at + 1..page.len());
     pages.replace(slot, left);
-    (separator, pages.add(right))
+    let right = pages.add(right, None);
+    pages.adopt(right);
+    (separator, right)
 }
 
 /// Merges children `left` and `left + 1` of `parent` if both are in memory and fit one page.
@@ -258,6 +271,7 @@ fn merge(pages: &mut Pages, parent: SlotId, left: usize) -> bool {
         false => merged.live(),
     };
     pages.replace(left_slot, merged);
+    pages.adopt(left_slot);
     pages.remove(right_slot);
     pages.edit(parent, |page| {
         page.set_child_live(left, live);

@@ -1,4 +1,4 @@
-//! Test mode: pages leave memory at random and come back only through `load`.
+//! Test mode: pages and values leave memory at random and come back only through `load`.
 
 use std::collections::BTreeMap;
 
@@ -53,34 +53,5 @@ impl<K: Ord> Draws<K> {
     }
 }
 
-/// The pages that are absent, as images, and the draws that make them so. Keys are self addresses.
-#[derive(Debug)]
-pub(super) struct MissingPages {
-    draws: Draws<u64>,
-    images: BTreeMap<u64, Vec<u8>>,
-}
-
-impl MissingPages {
-    pub(super) fn new(hook: MissingHook) -> Self {
-        MissingPages {
-            draws: Draws::new(hook),
-            images: BTreeMap::new(),
-        }
-    }
-
-    pub(super) fn draw(&mut self, address: u64) -> bool {
-        self.draws.draw(&address)
-    }
-
-    pub(super) fn keep(&mut self, address: u64, image: Vec<u8>) {
-        self.images.insert(address, image);
-    }
-
-    pub(super) fn image(&self, address: u64) -> Option<&[u8]> {
-        self.images.get(&address).map(Vec::as_slice)
-    }
-
-    pub(super) fn loaded(&mut self, address: u64) {
-        self.draws.loaded(address);
-    }
-}
+/// The draws over pages, named by the addresses of their images.
+pub(super) type MissingPages = Draws<u64>;

@@ -1,7 +1,9 @@
 //! B+trees over a shard's pages.
 //!
-//! Owns the pool of pages, descent, insertion, removal, splits, merges and live counts. Knows keys and
-//! opaque payloads; what a payload means is up to [`crate::mvcc`], except whether its key is live.
+//! Owns the pool of pages, descent, insertion, removal, splits, merges and live counts; which pages are
+//! dirty, their frozen images, and which pages leave memory. Knows keys and opaque payloads; what a
+//! payload means is up to [`crate::mvcc`], except whether its key is live and which overflow page it
+//! names. Knows nothing of files: runs of images go out, pages come in.
 //!
 //! Invariants:
 //! - The parent of a resident page is resident: pages leave from the leaves up and return from the
@@ -12,11 +14,15 @@
 //! - [`Step::Need`](crate::step::Step) comes out of descents only, before anything was changed.
 
 mod edit;
+mod evict;
+mod flush;
+mod frame;
 mod missing;
 mod pool;
 
+pub(crate) use flush::RUN_BLOCKS_MAX;
 pub(crate) use missing::Draws;
-pub(crate) use pool::{Pages, Place};
+pub(crate) use pool::{PageSums, Pages, Place};
 
 use crate::page::{PageKind, SlotId, Swip};
 use crate::step::{Step, ready};
@@ -47,6 +53,11 @@ impl Path {
     fn steps(&self) -> &[(SlotId, u16)] {
         &self.steps[..self.len]
     }
+
+    /// The page above the leaf.
+    fn parent(&self) -> Option<SlotId> {
+        self.steps().last().map(|&(slot, _)| slot)
+    }
 }
 
 /// A key's leaf and the way to it. Valid until the tree changes.
@@ -68,7 +79,23 @@ impl Tree {
     /// A tree of one empty leaf.
     pub(crate) fn new(pages: &mut Pages, leaves: PageKind) -> Self {
         Tree {
-            root: Swip::Resident(pages.add(crate::page::Page::new(leaves, 0, b"", None))),
+            root: Swip::Resident(pages.add(crate::page::Page::new(leaves, 0, b"", None), None)),
+        }
+    }
+
+    /// The tree whose root stands there.
+    pub(crate) fn restore(root: crate::page::PageRef) -> Self {
+        Tree {
+            root: Swip::Disk(root),
+        }
+    }
+
+    /// The image of the root that was given at the last freeze.
+    pub(crate) fn root_image(&self, pages: &Pages) -> crate::page::PageRef {
+        match self.root {
+            Swip::Resident(slot) => pages.image(slot).expect("a frozen root has a place"),
+            Swip::Disk(image) => image,
+            Swip::Absent => panic!("a tree without root"),
         }
     }
 

@@ -2,16 +2,64 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::random::{self, Keys};
+use super::random::{self, Around, Keys};
 use crate::planted::{Bug, with};
 
 /// Runs some seeds with `bug` planted until one fails.
 fn is_found(bug: Bug, keys: Keys) {
     let found = (0..5).any(|seed| {
-        let run = AssertUnwindSafe(|| random::run(seed, keys, seed % 2 == 1, 4_000));
+        let around = match seed % 2 {
+            0 => Around::Nothing,
+            _ => Around::DiskAndMissing,
+        };
+        let run = AssertUnwindSafe(|| random::run(seed, keys, around, 4_000));
         with(bug, || catch_unwind(run)).is_err()
     });
     assert!(found, "{bug:?} was not found");
+}
+
+/// The same for a rule of the disk.
+fn is_found_on_disk(bug: Bug) {
+    let found = (0..20).any(|seed| {
+        let run = AssertUnwindSafe(|| random::run(seed, Keys::Paths, Around::Disk, 4_000));
+        with(bug, || catch_unwind(run)).is_err()
+    });
+    assert!(found, "{bug:?} was not found");
+}
+
+#[test]
+fn pages_not_synced() {
+    is_found_on_disk(Bug::PagesNotSynced);
+}
+
+#[test]
+fn unsynced_segments() {
+    is_found_on_disk(Bug::UnsyncedSegments);
+}
+
+#[test]
+fn no_directory_sync() {
+    is_found_on_disk(Bug::NoDirectorySync);
+}
+
+#[test]
+fn early_extent_free() {
+    is_found_on_disk(Bug::EarlyExtentFree);
+}
+
+#[test]
+fn no_copy_before_write() {
+    is_found_on_disk(Bug::NoCopyBeforeWrite);
+}
+
+#[test]
+fn manifest_before_pages() {
+    is_found_on_disk(Bug::ManifestBeforePages);
+}
+
+#[test]
+fn allocator_forgets_manifest() {
+    is_found_on_disk(Bug::AllocatorForgetsManifest);
 }
 
 #[test]
@@ -53,7 +101,8 @@ fn merge_forgets_count() {
 fn the_same_runs_pass_unbroken() {
     for seed in 0..5 {
         for keys in [Keys::Paths, Keys::Hot, Keys::Long] {
-            random::run(seed, keys, seed % 2 == 1, 4_000);
+            random::run(seed, keys, Around::Nothing, 4_000);
+            random::run(seed, keys, Around::Disk, 4_000);
         }
     }
 }

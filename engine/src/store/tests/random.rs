@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 
+use super::host::{Ends, Host};
 use super::model::Model;
-use super::{Random, budget, settle};
+use super::{Random, budget};
 use crate::command::{KeyValue, LeaseId};
 use crate::key::{End, KeyRange};
+use crate::page::PAGE_BYTES;
 use crate::revision::Revision;
 use crate::store::*;
 
@@ -25,36 +27,70 @@ pub(super) enum Keys {
 const KEYS: [Keys; 4] = [Keys::Hot, Keys::Paths, Keys::Long, Keys::Bytes];
 const LEASES: u64 = 6;
 
+/// What a run has beside the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Around {
+    /// Nothing: all is in memory.
+    Nothing,
+    /// A disk, checkpoints, a small cache and crashes.
+    Disk,
+    /// The same, and anything clean may be missing at any time.
+    DiskAndMissing,
+}
+
+/// A change that is done again after a crash.
+#[derive(Clone, Debug)]
+enum Change {
+    Put(Revision, Vec<u8>, Vec<u8>, LeaseId),
+    Delete(Revision, Vec<u8>),
+    Compact(i64),
+}
+
 /// The real store and the model, in step.
 pub(super) struct Pair {
-    pub(super) store: Store,
+    pub(super) host: Host,
     model: Model,
     random: Random,
     keys: Keys,
+    around: Around,
     revision: Revision,
+    changes: Vec<Change>,
+    /// Changes that the images have: of the one that counts, and of the one under way.
+    in_image: usize,
+    in_frozen: usize,
+    ends: Ends,
 }
 
 impl Pair {
-    pub(super) fn new(seed: u64, keys: Keys, missing: bool) -> Self {
+    pub(super) fn new(seed: u64, keys: Keys, around: Around) -> Self {
         let mut random = Random(seed);
         let hook = MissingHook {
             seed,
             one_in: 10 + random.below(300) as u32,
             rearm_after: 2000,
         };
-        let store = Store::new(StoreConfig {
+        let config = StoreConfig {
             segment_bytes_first: 4096,
             segment_bytes_max: 256 * 1024,
-            missing: missing.then_some(hook),
+            piece_bytes: 4096 << random.below(4),
+            page_cache_bytes: PAGE_BYTES as u64 * (4 + random.below(40)),
+            tail_bytes_max: random.below(100_000),
+            value_cache_bytes: 64 << 20,
+            missing: (around == Around::DiskAndMissing).then_some(hook),
             ..StoreConfig::new(3, seed)
-        });
+        };
         let revision = Revision { main: 1, sub: 0 };
         Pair {
-            store,
+            host: Host::new(config, seed),
             model: Model::default(),
             random,
             keys,
+            around,
             revision,
+            changes: Vec::new(),
+            in_image: 0,
+            in_frozen: 0,
+            ends: Ends::default(),
         }
     }
 
@@ -155,15 +191,75 @@ impl Pair {
             980..998 => self.leases(),
             _ => self.compact(),
         }
+        if self.around != Around::Nothing {
+            self.background();
+        }
+    }
+
+    /// Some of the disk's work, a freeze at times, a crash now and then.
+    fn background(&mut self) {
+        for _ in 0..self.random.below(4) {
+            if self.host.turn() {
+                self.in_image = self.in_frozen;
+                self.ends.checkpoints += 1;
+            }
+        }
+        if self.random.one_in(40) && self.host.freeze() {
+            self.in_frozen = self.changes.len();
+        }
+        if self.random.one_in(700) {
+            self.crash();
+        }
+    }
+
+    /// Crashes at times again while the lost changes are being done again.
+    fn crash(&mut self) {
+        self.host.crash();
+        self.ends.crashes += 1;
+        let mut next = self.in_image;
+        while next < self.changes.len() {
+            let change = self.changes[next].clone();
+            self.redo(&change);
+            next += 1;
+            for _ in 0..self.random.below(3) {
+                if self.host.turn() {
+                    self.in_image = self.in_frozen;
+                    self.ends.checkpoints += 1;
+                }
+            }
+            if self.random.one_in(100) && self.host.freeze() {
+                self.in_frozen = next;
+            }
+            if self.random.one_in(1500) {
+                self.host.crash();
+                self.ends.crashes += 1;
+                next = self.in_image;
+            }
+        }
+    }
+
+    fn redo(&mut self, change: &Change) {
+        match change {
+            Change::Put(revision, key, value, lease) => {
+                self.host
+                    .settle(|store| store.put(*revision, key, value, *lease));
+            }
+            Change::Delete(revision, key) => {
+                self.host.settle(|store| store.delete(*revision, key));
+            }
+            Change::Compact(revision) => self.host.store.compact(*revision),
+        }
     }
 
     fn put(&mut self) {
         let (key, value, lease) = (self.key(), self.value(), self.lease());
         let revision = self.next_revision();
-        let version = settle(&mut self.store, |store| {
-            store.put(revision, &key, &value, lease)
-        });
+        let version = self
+            .host
+            .settle(|store| store.put(revision, &key, &value, lease));
         self.model.put(revision, &key, &value, lease);
+        self.changes
+            .push(Change::Put(revision, key.clone(), value, lease));
         let expected = self.model.key_value(&key, i64::MAX);
         assert_eq!(
             self.key_value(&key, version, true),
@@ -174,13 +270,14 @@ impl Pair {
     fn delete(&mut self) {
         let key = self.key();
         let revision = self.next_revision();
-        let deleted = settle(&mut self.store, |store| store.delete(revision, &key));
+        let deleted = self.host.settle(|store| store.delete(revision, &key));
         assert_eq!(deleted, self.model.delete(revision, &key));
+        self.changes.push(Change::Delete(revision, key));
     }
 
     fn key_value(&mut self, key: &[u8], version: Version, value: bool) -> KeyValue {
         let value = match value {
-            true => settle(&mut self.store, |store| store.value(version.loc)),
+            true => self.host.settle(|store| store.value(version.loc)),
             false => Bytes::new(),
         };
         key_value(key, version, value)
@@ -188,14 +285,14 @@ impl Pair {
 
     fn get(&mut self) {
         let (key, at) = (self.key(), self.at());
-        let version = settle(&mut self.store, |store| store.get(&key, at));
+        let version = self.host.settle(|store| store.get(&key, at));
         let got = version.map(|version| self.key_value(&key, version, true));
         assert_eq!(got, self.model.key_value(&key, at), "get {key:?} at {at}");
     }
 
     fn count(&mut self) {
         let (range, at) = (self.range(), self.at());
-        let got = settle(&mut self.store, |store| store.count(&range, at));
+        let got = self.host.settle(|store| store.count(&range, at));
         assert_eq!(
             got,
             self.model.count(&range, at),
@@ -213,7 +310,7 @@ impl Pair {
         let mut got: Vec<KeyValue> = Vec::new();
         let mut after: Option<Bytes> = None;
         loop {
-            let chunk = settle(&mut self.store, |store| {
+            let chunk = self.host.settle(|store| {
                 let after = after.as_deref();
                 store.scan(&Scan {
                     range: &range,
@@ -256,7 +353,7 @@ impl Pair {
         let mut got = Vec::new();
         let mut next = from;
         while next <= to {
-            let chunk = settle(&mut self.store, |store| {
+            let chunk = self.host.settle(|store| {
                 let ranges = ranges.as_ref();
                 store.events(&EventQuery {
                     from: next,
@@ -283,22 +380,24 @@ impl Pair {
 
     fn leases(&mut self) {
         let lease = LeaseId(0x7000_0000_0000 + self.random.below(LEASES + 1) as i64 - 1);
-        let got = settle(&mut self.store, |store| store.keys_of_lease(lease));
+        let got = self.host.settle(|store| store.keys_of_lease(lease));
         assert_eq!(got, self.model.keys_of_lease(lease), "keys of {lease:?}");
         if self.random.one_in(8) {
             for key in got {
                 let revision = self.next_revision();
-                assert!(settle(&mut self.store, |store| store.delete(revision, &key)));
+                assert!(self.host.settle(|store| store.delete(revision, &key)));
                 assert!(self.model.delete(revision, &key));
+                self.changes.push(Change::Delete(revision, key.to_vec()));
             }
         }
     }
 
     fn compact(&mut self) {
         let revision = self.random.below(self.revision.main as u64 + 1) as i64;
-        self.store.compact(revision);
+        self.host.store.compact(revision);
         self.model.compact(revision);
-        assert_eq!(self.store.sizes().keys, self.model.live());
+        self.changes.push(Change::Compact(revision));
+        assert_eq!(self.host.store.sizes().keys, self.model.live());
     }
 }
 
@@ -314,30 +413,41 @@ fn key_value(key: &[u8], version: Version, value: Bytes) -> KeyValue {
 }
 
 /// Runs `operations` of one seed with full checks in between.
-pub(super) fn run(seed: u64, keys: Keys, missing: bool, operations: u64) {
-    let mut pair = Pair::new(seed, keys, missing);
+pub(super) fn run(seed: u64, keys: Keys, around: Around, operations: u64) -> Ends {
+    let mut pair = Pair::new(seed, keys, around);
     for operation in 1..=operations {
         pair.step();
         if operation.is_multiple_of(operations / 4) {
-            pair.store.check();
+            pair.host.check();
         }
     }
+    pair.ends
 }
 
-fn runs(missing: bool) {
-    for seed in 0..17 * budget() {
+fn runs(around: Around, seeds: u64) {
+    let mut all = Ends::default();
+    for seed in 0..seeds * budget() {
         for keys in KEYS {
-            run(seed, keys, missing, 8_000);
+            let ends = run(seed, keys, around, 8_000);
+            all.checkpoints += ends.checkpoints;
+            all.crashes += ends.crashes;
         }
     }
+    let had_a_disk = all.checkpoints > 0 && all.crashes > 0;
+    assert_eq!(had_a_disk, around != Around::Nothing, "{all:?}");
 }
 
 #[test]
 fn equals_the_model() {
-    runs(false);
+    runs(Around::Nothing, 10);
+}
+
+#[test]
+fn equals_the_model_across_checkpoints_evictions_and_crashes() {
+    runs(Around::Disk, 6);
 }
 
 #[test]
 fn equals_the_model_when_anything_may_be_missing() {
-    runs(true);
+    runs(Around::DiskAndMissing, 6);
 }

@@ -1,5 +1,9 @@
 //! Single behaviours of the store.
 
+use bytes::Bytes;
+use diskio::FileName;
+
+use super::host::Host;
 use super::*;
 use crate::command::LeaseId;
 use crate::key::{End, KeyRange};
@@ -98,7 +102,8 @@ fn ascending_keys_fill_their_pages() {
     }
     store.check();
     // A last page has no upper fence and so no prefix: it shrinks when it gets one.
-    let fill = store.pages.used_bytes() as f64 / (store.pages.total() * PAGE_BYTES as u64) as f64;
+    let sums = store.pages.sums();
+    let fill = sums.used_bytes as f64 / (sums.pages * PAGE_BYTES as u64) as f64;
     assert!(fill > 0.7, "pages are {fill} full");
 }
 
@@ -112,7 +117,7 @@ fn an_emptied_lease_tree_shrinks_to_its_root() {
         assert!(put.ready().is_some());
     }
     store.check();
-    let pages = store.pages.total();
+    let pages = store.pages.sums().pages;
     for number in 0..5_000i64 {
         let key = format!("key-{number:08}").into_bytes();
         let put = store.put(main(6_000 + number), &key, b"", LeaseId::NONE);
@@ -128,9 +133,9 @@ fn an_emptied_lease_tree_shrinks_to_its_root() {
         Some(Err(0))
     );
     assert!(
-        store.pages.total() < pages * 2,
+        store.pages.sums().pages < pages * 2,
         "{pages} pages before, {} now",
-        store.pages.total()
+        store.pages.sums().pages
     );
 }
 
@@ -166,28 +171,25 @@ fn a_range_set_is_the_union_of_its_ranges() {
     }
 }
 
-/// A store with one page declared missing on the next access.
-fn with_missing_root() -> (Store, PageRef) {
-    let hook = MissingHook {
-        seed: 1,
-        one_in: 1,
-        rearm_after: 1_000_000,
-    };
-    let mut store = Store::new(StoreConfig {
-        missing: Some(hook),
-        ..StoreConfig::new(0, 1)
-    });
-    match store.get(b"a", 1) {
-        Step::Need(Need::Page(reference)) => (store, reference),
+/// A store that was just opened, and its root, which is on disk.
+fn with_root_on_disk() -> (Host, PageRef) {
+    let mut host = Host::new(StoreConfig::new(0, 1), 1);
+    put(&mut host.store, 2, "a", "1");
+    host.freeze();
+    host.finish_checkpoint();
+    host.reopen();
+    match host.store.get(b"a", 1) {
+        Step::Need(Need::Page(reference)) => (host, reference),
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
 fn damaged_and_foreign_pages_are_refused_on_load() {
-    let (mut store, reference) = with_missing_root();
+    let (mut host, reference) = with_root_on_disk();
     let need = Need::Page(reference);
-    let image = store.pages.kept_image(reference).expect("kept").to_vec();
+    let image = host.read(host.store.read_of(&need)).to_vec();
+    let store = &mut host.store;
     for at in (0..image.len()).step_by(97) {
         let mut damaged = image.clone();
         damaged[at] ^= 0x10;
@@ -204,16 +206,26 @@ fn damaged_and_foreign_pages_are_refused_on_load() {
     assert_eq!(store.get(b"a", 1), Step::Ready(None));
 }
 
+#[test]
+fn bytes_of_a_page_that_is_no_longer_referred_to_are_dropped() {
+    let (mut host, reference) = with_root_on_disk();
+    let need = Need::Page(reference);
+    host.settle(|store| store.get(b"a", 1));
+    host.settle(|store| store.put(main(3), b"a", b"2", LeaseId::NONE));
+    let garbage = Bytes::from(vec![0; reference.blocks as usize * BLOCK_BYTES]);
+    assert_eq!(host.store.load(&need, Some(garbage)), Ok(()));
+}
+
 /// Whether an image that an older checkpoint wrote to the same blocks is refused.
 fn stale_image_is_refused() -> bool {
-    let (mut store, reference) = with_missing_root();
-    let image = store.pages.kept_image(reference).expect("kept").to_vec();
+    let (mut host, reference) = with_root_on_disk();
+    let image = host.read(host.store.read_of(&Need::Page(reference)));
     let newer = PageRef {
         generation: reference.generation + 1,
         ..reference
     };
-    store.tree.set_root(Swip::Disk(newer));
-    store.load(&Need::Page(newer), Some(image.into())).is_err()
+    host.store.tree.set_root(Swip::Disk(newer));
+    host.store.load(&Need::Page(newer), Some(image)).is_err()
 }
 
 #[test]
@@ -224,4 +236,68 @@ fn a_stale_generation_is_refused() {
         !with(Bug::StaleGenerationAccepted, stale_image_is_refused),
         "the bug shows"
     );
+}
+
+/// Every byte of a manifest and every file of an image matters: the shard does not open without.
+#[test]
+fn a_damaged_image_is_refused_by_file_and_offset() {
+    let mut host = Host::new(StoreConfig::new(0, 1), 1);
+    for number in 0..3_000 {
+        put(
+            &mut host.store,
+            2 + number,
+            &format!("key-{number}"),
+            "value",
+        );
+    }
+    host.freeze();
+    host.finish_checkpoint();
+    let (_, manifest) = host.image.expect("published");
+    let pages = FileName::Pages { shard: 0 };
+    let start = manifest.block * BLOCK_BYTES as u64;
+    let intact = host.disk.bytes(pages, start, u64::from(manifest.bytes));
+    for at in (0..intact.len()).step_by(61) {
+        let mut damaged = intact.clone();
+        damaged[at] ^= 4;
+        host.disk.overwrite(pages, start, damaged);
+        let refused = host.try_reopen().expect_err("damaged").to_string();
+        let place = format!("shard-00/pages at byte {start}:");
+        assert!(refused.starts_with(&place), "{refused}");
+        assert!(refused.contains("salvage"), "{refused}");
+    }
+    host.disk.overwrite(pages, start, intact);
+    host.reopen();
+    host.check();
+}
+
+#[test]
+fn memory_of_pages_stays_bounded() {
+    let config = StoreConfig {
+        page_cache_bytes: 40 * PAGE_BYTES as u64,
+        ..StoreConfig::new(0, 1)
+    };
+    let mut host = Host::new(config, 1);
+    for number in 0..60_000u64 {
+        let key = format!("key-{:08}", number.wrapping_mul(0x9e37_79b9) % 100_000);
+        let revision = main(2 + number as i64);
+        host.settle(|store| store.put(revision, key.as_bytes(), b"v", LeaseId::NONE));
+        let dirty = host.store.dirty();
+        if dirty.dirty_bytes > dirty.cache_bytes * 2 / 5 {
+            host.freeze();
+        }
+        host.turn();
+        if dirty.dirty_bytes > dirty.cache_bytes {
+            host.finish_checkpoint();
+        }
+    }
+    host.freeze();
+    host.finish_checkpoint();
+    for _ in 0..100 {
+        host.turn();
+    }
+    let sums = host.store.pages.sums();
+    let resident = host.store.pages.resident();
+    assert!(sums.pages > 80, "{sums:?}");
+    assert!(resident <= 40 + 1, "{resident} pages in memory");
+    host.check();
 }
