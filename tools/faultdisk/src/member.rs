@@ -14,6 +14,9 @@ use ringbench::message;
 /// How long a start, a stop or an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// gRPC's code of an answer that refuses for want of room.
+const RESOURCE_EXHAUSTED: u32 = 8;
+
 /// A running server.
 pub struct Member {
     child: Child,
@@ -195,6 +198,9 @@ impl Promises {
     }
 
     fn take(&mut self, completion: &Completion) -> io::Result<()> {
+        if completion.code == RESOURCE_EXHAUSTED {
+            return Err(io::Error::other("the member is out of space or overloaded"));
+        }
         if completion.code != 0 {
             return Ok(());
         }
