@@ -10,22 +10,55 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use rustix::buffer::spare_capacity;
-use rustix::event::{Timespec, epoll};
 
-use crate::http2::{Address, Completion, Connection};
+use crate::http2::{Address, Completion, Connection, RequestHead};
+use crate::poller::Poller;
 use crate::process::{self, MachineTime, Memory};
 use crate::random::Random;
-use crate::workload::{Verdict, Workload};
 
 /// Longest latency that is told apart from longer ones.
 const LATENCY_NANOS_MAX: u64 = 120_000_000_000;
 const LATENCY_DIGITS: u8 = 3;
-const EVENTS_PER_WAIT: usize = 256;
 /// How long a run waits for the last answers.
 const DRAIN: Duration = Duration::from_secs(10);
 /// In a sleeping wait the end of the run is noticed at least this often.
 const NAP: Duration = Duration::from_millis(20);
+
+/// The duration of a run that something else ends.
+const LONG: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How a call ended, from the view of who asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The call did what it asked for.
+    Done,
+    /// A compare-and-set found a newer change and read it.
+    Conflict,
+    /// The answer does not fit the question.
+    Wrong,
+}
+
+/// The calls of a run: what is asked, and what the answers mean.
+///
+/// Each of the run's slots has at most one call in flight.
+pub trait Calls {
+    /// The headers of the next calls.
+    fn head(&self) -> &RequestHead;
+
+    /// Writes the next call of `slot` to `request`; false when there is nothing left to send.
+    fn next(&mut self, slot: usize, request: &mut Vec<u8>) -> bool;
+
+    /// Judges the answer to the call in flight of `slot`.
+    fn judge(&mut self, slot: usize, body: &[u8]) -> Verdict;
+
+    /// Learns that the server refused a call or answered wrongly.
+    fn refused(&mut self) {}
+
+    /// Learns when a call of the recorded time was due and how long it took.
+    fn timed(&mut self, due: Instant, latency: Duration) {
+        _ = (due, latency);
+    }
+}
 
 /// When calls are sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -64,6 +97,21 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// A closed loop without end that records from the start.
+    pub fn new(address: &Address, connections: usize, streams: usize) -> Self {
+        Self {
+            address: address.clone(),
+            connections,
+            streams,
+            warm_up: Duration::ZERO,
+            duration: LONG,
+            pacing: Pacing::Closed,
+            spin: false,
+            server_pid: None,
+            seed: 1,
+        }
+    }
+
     /// Calls in flight over all connections.
     pub fn slots(&self) -> usize {
         self.connections * self.streams
@@ -105,18 +153,32 @@ impl Outcome {
         Some(cpu.as_secs_f64() * 1e6 / self.operations.max(1) as f64)
     }
 
+    /// Refuses to go on with figures over failed calls, which would be worthless.
+    ///
+    /// # Errors
+    /// A call has failed, or none was answered; `what` was under way.
+    pub fn refuse_failures(&self, what: &str) -> io::Result<()> {
+        match self.failures.iter().next() {
+            None if self.operations > 0 => Ok(()),
+            None => Err(io::Error::other(format!("{what}: no call was answered"))),
+            Some(((code, message), count)) => Err(io::Error::other(format!(
+                "{what}: {count} calls failed with code {code}: {message}"
+            ))),
+        }
+    }
+
     /// A percentile of the latency in microseconds.
     pub fn latency_micros(&self, percentile: f64) -> f64 {
         self.latencies.value_at_percentile(percentile) as f64 / 1e3
     }
 }
 
-/// Runs `workload` by `plan`.
+/// Runs `calls` by `plan`.
 ///
 /// # Errors
 /// A connection was refused or lost. Failed calls are no error; they are in the outcome.
-pub fn run(plan: &Plan, workload: &mut Workload<'_>) -> io::Result<Outcome> {
-    let mut run = Run::new(plan, workload)?;
+pub fn run(plan: &Plan, calls: &mut impl Calls) -> io::Result<Outcome> {
+    let mut run = Run::new(plan, calls)?;
     run.drive()?;
     run.outcome()
 }
@@ -141,13 +203,11 @@ impl Meter {
     }
 }
 
-struct Run<'a, 'k> {
+struct Run<'a, C> {
     plan: &'a Plan,
-    workload: &'a mut Workload<'k>,
+    calls: &'a mut C,
     connections: Vec<Connection>,
-    /// Whether epoll also waits for each socket to become writable.
-    waits_to_write: Vec<bool>,
-    poll: rustix::fd::OwnedFd,
+    poller: Poller,
     /// When the call in flight of each slot was due.
     due: Vec<Instant>,
     idle: Vec<u32>,
@@ -166,25 +226,22 @@ struct Run<'a, 'k> {
     latencies: Histogram<u64>,
 }
 
-impl<'a, 'k> Run<'a, 'k> {
-    fn new(plan: &'a Plan, workload: &'a mut Workload<'k>) -> io::Result<Self> {
-        let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+impl<'a, C: Calls> Run<'a, C> {
+    fn new(plan: &'a Plan, calls: &'a mut C) -> io::Result<Self> {
+        let mut poller = Poller::new()?;
         let mut connections = Vec::with_capacity(plan.connections);
-        for index in 0..plan.connections {
+        for _ in 0..plan.connections {
             let mut connection = Connection::open(&plan.address)?;
-            connection.flush()?;
-            let data = epoll::EventData::new_u64(index as u64);
-            epoll::add(&poll, &connection, data, epoll::EventFlags::IN)?;
+            poller.add(&mut connection)?;
             connections.push(connection);
         }
         let now = Instant::now();
         let latencies = Histogram::new_with_bounds(1, LATENCY_NANOS_MAX, LATENCY_DIGITS)
             .map_err(|error| io::Error::other(error.to_string()))?;
         Ok(Self {
-            workload,
+            calls,
             connections,
-            waits_to_write: vec![false; plan.connections],
-            poll,
+            poller,
             due: vec![now; plan.slots()],
             idle: (0..plan.slots() as u32).rev().collect(),
             backlog: VecDeque::new(),
@@ -208,13 +265,13 @@ impl<'a, 'k> Run<'a, 'k> {
         let started = Instant::now();
         let record_at = started + self.plan.warm_up;
         let stop_at = record_at + self.plan.duration;
-        let mut events = Vec::with_capacity(EVENTS_PER_WAIT);
+        let mut ready = Vec::new();
         self.start_calls(started)?;
         loop {
-            self.wait(&mut events)?;
+            self.poller.wait(self.nap(), &mut ready)?;
             let mut now = Instant::now();
-            for event in events.drain(..) {
-                self.serve(event.data.u64() as usize, &mut now)?;
+            for index in ready.drain(..) {
+                self.serve(index, &mut now)?;
             }
             if self.begin.is_none() && now >= record_at {
                 self.begin = Some(Meter::read(self.plan.server_pid)?);
@@ -236,20 +293,14 @@ impl<'a, 'k> Run<'a, 'k> {
         }
     }
 
-    fn wait(&mut self, events: &mut Vec<epoll::Event>) -> io::Result<()> {
-        let open_loop = matches!(self.plan.pacing, Pacing::Open { .. });
-        let nap = if self.plan.spin || open_loop {
-            Duration::ZERO
-        } else {
-            NAP
-        };
-        let timeout = Timespec {
-            tv_sec: 0,
-            tv_nsec: nap.subsec_nanos().into(),
-        };
-        match epoll::wait(&self.poll, spare_capacity(events), Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
+    /// How long the sockets may be waited for.
+    fn nap(&self) -> Duration {
+        match self.plan.pacing {
+            _ if self.plan.spin => Duration::ZERO,
+            Pacing::Closed => NAP,
+            Pacing::Open { .. } => {
+                NAP.min(self.next_arrival.saturating_duration_since(Instant::now()))
+            }
         }
     }
 
@@ -272,16 +323,21 @@ impl<'a, 'k> Run<'a, 'k> {
         self.in_flight -= 1;
         let recording = self.begin.is_some() && self.end.is_none();
         let verdict = match completion.code {
-            0 => self.workload.judge(slot, &completion.body),
+            0 => self.calls.judge(slot, &completion.body),
             _ => Verdict::Wrong,
         };
+        if verdict == Verdict::Wrong {
+            self.calls.refused();
+        }
         if recording {
             match verdict {
                 Verdict::Done | Verdict::Conflict => {
                     self.operations += 1;
                     self.conflicts += u64::from(verdict == Verdict::Conflict);
-                    let nanos = (now - self.due[slot]).as_nanos() as u64;
-                    self.latencies.saturating_record(nanos.max(1));
+                    let latency = now - self.due[slot];
+                    self.latencies
+                        .saturating_record((latency.as_nanos() as u64).max(1));
+                    self.calls.timed(self.due[slot], latency);
                 }
                 Verdict::Wrong => {
                     let text = match completion.code {
@@ -314,6 +370,9 @@ impl<'a, 'k> Run<'a, 'k> {
                 (0..self.connections.len()).try_for_each(|index| self.flush(index))
             }
             Pacing::Open { rate } => {
+                if self.exhausted {
+                    return Ok(());
+                }
                 while self.next_arrival <= now {
                     self.backlog.push_back(self.next_arrival);
                     let distance = -self.schedule.unit().ln() / rate;
@@ -335,28 +394,18 @@ impl<'a, 'k> Run<'a, 'k> {
     }
 
     fn send(&mut self, slot: usize, due: Instant) {
-        if !self.workload.next(slot, &mut self.request) {
+        if self.exhausted || !self.calls.next(slot, &mut self.request) {
             self.exhausted = true;
             return;
         }
         self.due[slot] = due;
         self.in_flight += 1;
         let index = slot % self.connections.len();
-        self.connections[index].send(self.workload.head(), &self.request, slot as u32);
+        self.connections[index].send(self.calls.head(), &self.request, slot as u32);
     }
 
     fn flush(&mut self, index: usize) -> io::Result<()> {
-        let connection = &mut self.connections[index];
-        connection.flush()?;
-        let wants_write = connection.wants_write();
-        if wants_write != self.waits_to_write[index] {
-            self.waits_to_write[index] = wants_write;
-            let mut flags = epoll::EventFlags::IN;
-            flags.set(epoll::EventFlags::OUT, wants_write);
-            let data = epoll::EventData::new_u64(index as u64);
-            epoll::modify(&self.poll, &*connection, data, flags)?;
-        }
-        Ok(())
+        self.poller.flush(index, &mut self.connections[index])
     }
 
     fn outcome(self) -> io::Result<Outcome> {

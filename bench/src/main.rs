@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use ringbench::compare::{self, Comparison};
 use ringbench::http2::Address;
 use ringbench::load::{self, Pacing, Plan};
+use ringbench::scenario::{Churn, Leases, List, Load, LoadVerify, Mixed, Scale, Watchers};
 use ringbench::server::ServerCommand;
 use ringbench::statistics::median;
 use ringbench::workload::{KeySpace, Kind, Workload};
@@ -18,7 +19,9 @@ use ringbench::{process, report, start};
 const EXAMPLES: &str = "Examples:
   ringbench put --connections 64 --streams 8 --server-pid $(pidof ringd)
   ringbench get --rate 5000 --duration 30
+  ringbench load --keys 1000000 --server-pid $(pidof ringd)
   ringbench start --server target/release/ringd
+  ringbench scale --help
   ringbench compare --a bench/etcd/bin/etcd --b target/release/ringd";
 
 #[derive(Parser)]
@@ -48,11 +51,27 @@ enum Command {
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(0..=100))]
         conflicts: u8,
     },
+    /// Put many keys as fast as the server takes them.
+    Load(Load),
+    /// Read random keys of a load and check what they hold.
+    Verify(LoadVerify),
     /// Measure a cold start: first answered linearizable read, idle memory, empty directory.
     Start(StartOptions),
     /// Run two servers in alternating rounds and print how many times better B is.
     #[command(visible_alias = "side-by-side")]
     Compare(CompareOptions),
+    /// Measure a store larger than its memory: reads, lists, an old watch, compaction, kill -9, restart.
+    Scale(Scale),
+    /// Measure counts and large lists.
+    List(List),
+    /// Measure leases that fall due together.
+    Leases(Leases),
+    /// Measure many watchers of one key.
+    Watchers(Watchers),
+    /// Measure long overwriting with compactions: windows, flatness, device bytes.
+    Churn(Churn),
+    /// Measure linearizable gets beside saturating writers.
+    Mixed(Mixed),
 }
 
 #[derive(Args)]
@@ -188,6 +207,14 @@ fn main() -> ExitCode {
         }
         Command::Start(options) => run_start(&options),
         Command::Compare(options) => run_compare(&options),
+        Command::Load(load) => done(load.run()),
+        Command::Verify(verify) => done(verify.run()),
+        Command::Scale(scale) => done(scale.run()),
+        Command::List(list) => done(list.run()),
+        Command::Leases(leases) => done(leases.run()),
+        Command::Watchers(watchers) => done(watchers.run()),
+        Command::Churn(churn) => done(churn.run()),
+        Command::Mixed(mixed) => done(mixed.run()),
     };
     match outcome {
         Ok(code) => code,
@@ -196,6 +223,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn done(outcome: io::Result<()>) -> io::Result<ExitCode> {
+    outcome.map(|()| ExitCode::SUCCESS)
 }
 
 fn run_load(name: &str, kind: Kind, options: &LoadOptions) -> io::Result<ExitCode> {

@@ -63,6 +63,45 @@ pub fn memory(pid: u32) -> io::Result<Memory> {
     })
 }
 
+/// Sets the most that was resident to what is resident now.
+///
+/// # Errors
+/// The process does not exist or belongs to somebody else.
+pub fn forget_memory_max(pid: u32) -> io::Result<()> {
+    /// See `clear_refs` in proc_pid_clear_refs(5).
+    const RESET_HIGH_WATER_MARK: &str = "5";
+    fs::write(format!("/proc/{pid}/clear_refs"), RESET_HIGH_WATER_MARK)
+        .map_err(|error| io::Error::new(error.kind(), format!("process {pid}: {error}")))
+}
+
+/// Bytes that a process has caused to be sent to storage, without what it withdrew again by truncation.
+///
+/// # Errors
+/// The process does not exist or belongs to somebody else.
+pub fn written_bytes(pid: u32) -> io::Result<u64> {
+    let io = read(pid, "io")?;
+    let number = |name: &str| {
+        io.lines()
+            .find_map(|line| line.strip_prefix(name))
+            .and_then(|rest| rest.trim().parse::<u64>().ok())
+            .unwrap_or_default()
+    };
+    Ok(number("write_bytes:").saturating_sub(number("cancelled_write_bytes:")))
+}
+
+/// Bytes that everybody has written to the device that holds `path`, since the machine started.
+///
+/// `None` where the device tells no such number, as a memory file system.
+pub fn device_written_bytes(path: &std::path::Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    const SECTOR_BYTES: u64 = 512;
+    let device = fs::metadata(path).ok()?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let stat = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")).ok()?;
+    let sectors: u64 = stat.split_whitespace().nth(6)?.parse().ok()?;
+    Some(sectors * SECTOR_BYTES)
+}
+
 /// Processor time of the whole machine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MachineTime {
@@ -159,6 +198,17 @@ mod tests {
         let memory = memory(std::process::id()).unwrap();
         assert!(memory.resident_bytes > 0);
         assert!(memory.resident_bytes <= memory.resident_bytes_max);
+    }
+
+    #[test]
+    fn written_bytes_grow_with_a_synced_file() {
+        let path = std::env::temp_dir().join(format!("ringbench-io-{}", std::process::id()));
+        let before = written_bytes(std::process::id()).unwrap();
+        fs::write(&path, vec![7; 1 << 20]).unwrap();
+        let after = written_bytes(std::process::id()).unwrap();
+        fs::remove_file(&path).unwrap();
+        // A memory file system counts nothing.
+        assert!(after == before || after >= before + (1 << 20));
     }
 
     #[test]

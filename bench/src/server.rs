@@ -1,6 +1,6 @@
 //! The server under test: started on a fresh data directory, asked until it answers, ended.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 
+use crate::cgroup::{MemoryGroup, MemoryLimit};
 use crate::http2::{Address, Connection, RequestHead};
 use crate::message;
 use crate::process;
@@ -50,47 +51,104 @@ impl ServerCommand {
     /// # Errors
     /// The program cannot be started.
     pub fn start(&self, parent: &Path, processor: Option<usize>) -> io::Result<Server> {
+        let surroundings = Surroundings {
+            processor,
+            ..Surroundings::default()
+        };
+        self.start_in(parent, &surroundings)
+    }
+
+    /// Starts the server in a new directory below `parent`.
+    ///
+    /// # Errors
+    /// The program cannot be started, or the memory limit cannot be set.
+    pub fn start_in(&self, parent: &Path, surroundings: &Surroundings) -> io::Result<Server> {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let name = format!("ringbench-{}-{number}", std::process::id());
-        let directory = parent.join(name);
+        let directory = parent.join(&name);
         fs::create_dir_all(&directory)?;
         let (client, peer) = (free_port()?, free_port()?);
-        let log = File::create(directory.join("log"))?;
-        let mut words = self.text.split_whitespace();
-        let program = words.next().unwrap_or_default();
-        let mut command = Command::new(program);
-        command
-            .args(words)
-            .arg(format!("--data-dir={}", directory.join("data").display()))
-            .arg(format!("--listen-client-urls=http://{client}"))
-            .arg(format!("--advertise-client-urls=http://{client}"))
-            .arg(format!("--listen-peer-urls=http://{peer}"))
-            .arg(format!("--initial-advertise-peer-urls=http://{peer}"))
-            .arg(format!("--initial-cluster=default=http://{peer}"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
+        let group = surroundings
+            .memory_limit
+            .as_ref()
+            .map(|limit| MemoryGroup::create(limit, &name))
+            .transpose()?;
+        let mut words: Vec<String> = self.text.split_whitespace().map(str::to_owned).collect();
+        words.extend([
+            format!("--data-dir={}", directory.join("data").display()),
+            format!("--listen-client-urls=http://{client}"),
+            format!("--advertise-client-urls=http://{client}"),
+            format!("--listen-peer-urls=http://{peer}"),
+            format!("--initial-advertise-peer-urls=http://{peer}"),
+            format!("--initial-cluster=default=http://{peer}"),
+        ]);
+        if let Some(bytes) = surroundings.quota_bytes
+            && !self.text.contains("--quota-backend-bytes")
+        {
+            words.push(format!("--quota-backend-bytes={bytes}"));
+        }
         let started = Instant::now();
-        let child = process::on_processor(processor, || command.spawn()).map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot start `{program}`: {error}"))
-        })?;
+        let child = launch(&words, &directory, surroundings.processor, group.as_ref())?;
         Ok(Server {
             child,
+            words,
+            processor: surroundings.processor,
             directory,
             address: Address::Tcp(client),
             started,
+            group,
         })
     }
+}
+
+/// What a server is given beside its command.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// The only processor it may use.
+    pub processor: Option<usize>,
+    /// A limit of its memory.
+    pub memory_limit: Option<MemoryLimit>,
+    /// The store's size at which the server refuses writes; the server's default if not given.
+    pub quota_bytes: Option<u64>,
+}
+
+fn launch(
+    words: &[String],
+    directory: &Path,
+    processor: Option<usize>,
+    group: Option<&MemoryGroup>,
+) -> io::Result<Child> {
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(directory.join("log"))?;
+    let Some((program, arguments)) = words.split_first() else {
+        return Err(io::Error::other("an empty command"));
+    };
+    let mut command = match group {
+        None => Command::new(program),
+        Some(group) => group.command(program),
+    };
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
+    process::on_processor(processor, || command.spawn())
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot start `{program}`: {error}")))
 }
 
 /// A running server; its directory is deleted when the value is dropped.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
+    words: Vec<String>,
+    processor: Option<usize>,
     directory: PathBuf,
     address: Address,
     started: Instant,
+    group: Option<MemoryGroup>,
 }
 
 impl Server {
@@ -109,7 +167,15 @@ impl Server {
     /// # Errors
     /// The server ended or did not answer in time; the text holds the end of its log.
     pub fn wait_until_ready(&mut self) -> io::Result<Duration> {
-        while self.started.elapsed() < READY {
+        self.wait_until_ready_within(READY)
+    }
+
+    /// The same with another patience, for a server that has much to read.
+    ///
+    /// # Errors
+    /// The server ended or did not answer in time; the text holds the end of its log.
+    pub fn wait_until_ready_within(&mut self, limit: Duration) -> io::Result<Duration> {
+        while self.started.elapsed() < limit {
             if read_once(&self.address).is_ok() {
                 return Ok(self.started.elapsed());
             }
@@ -126,7 +192,54 @@ impl Server {
     /// # Errors
     /// The directory cannot be read.
     pub fn disk_bytes(&self) -> io::Result<u64> {
-        disk_bytes(&self.directory.join("data"))
+        disk_bytes(&self.data_directory())
+    }
+
+    /// Where its data is.
+    pub fn data_directory(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// What it has logged, over all its lives.
+    pub fn log_path(&self) -> PathBuf {
+        self.directory.join("log")
+    }
+
+    /// The group that limits its memory.
+    pub fn memory_group(&self) -> Option<&MemoryGroup> {
+        self.group.as_ref()
+    }
+
+    /// Whether the process has ended by itself.
+    ///
+    /// # Errors
+    /// The process cannot be asked.
+    pub fn has_ended(&mut self) -> io::Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
+    /// Kills the process at once, as `kill -9`.
+    ///
+    /// # Errors
+    /// The process cannot be signalled or waited for.
+    pub fn kill(&mut self) -> io::Result<()> {
+        self.child.kill()?;
+        self.child.wait().map(|_| ())
+    }
+
+    /// Starts an ended server again on the same data and addresses.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn start_again(&mut self) -> io::Result<()> {
+        self.started = Instant::now();
+        self.child = launch(
+            &self.words,
+            &self.directory,
+            self.processor,
+            self.group.as_ref(),
+        )?;
+        Ok(())
     }
 
     /// Asks the server to end, and kills it if it does not.
@@ -134,6 +247,14 @@ impl Server {
     /// # Errors
     /// The process cannot be signalled or waited for.
     pub fn stop(mut self) -> io::Result<()> {
+        self.end()
+    }
+
+    /// The same, for a server that will be started again.
+    ///
+    /// # Errors
+    /// The process cannot be signalled or waited for.
+    pub fn end(&mut self) -> io::Result<()> {
         kill_process(process::pid(self.pid())?, Signal::TERM)?;
         let asked = Instant::now();
         while asked.elapsed() < END {
@@ -170,6 +291,7 @@ impl Drop for Server {
         // Both fail only when the process has ended already, which is what is wanted.
         self.child.kill().ok();
         self.child.wait().ok();
+        drop(self.group.take());
         if let Err(error) = fs::remove_dir_all(&self.directory) {
             eprintln!("cannot delete {}: {error}", self.directory.display());
         }
@@ -209,11 +331,18 @@ pub fn read_once(address: &Address) -> io::Result<()> {
     Err(io::ErrorKind::TimedOut.into())
 }
 
-fn disk_bytes(path: &Path) -> io::Result<u64> {
+/// Disk space below `path` in bytes; what is deleted meanwhile counts nothing.
+///
+/// # Errors
+/// Something cannot be read.
+pub fn disk_bytes(path: &Path) -> io::Result<u64> {
     use std::os::unix::fs::MetadataExt;
     /// `st_blocks` counts these, whatever the file system's own block is.
     const BLOCK_BYTES: u64 = 512;
-    let metadata = fs::symlink_metadata(path)?;
+    let metadata = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        metadata => metadata?,
+    };
     let mut bytes = metadata.blocks() * BLOCK_BYTES;
     if metadata.is_dir() {
         for entry in fs::read_dir(path)? {

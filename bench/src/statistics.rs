@@ -19,6 +19,14 @@ pub fn median(samples: &[f64]) -> f64 {
     }
 }
 
+/// The smallest of `samples` that `percent` of them do not exceed.
+pub fn percentile(samples: &[f64], percent: f64) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (sorted.len() as f64 * percent / 100.0).ceil() as usize;
+    sorted.get(rank.max(1) - 1).copied().unwrap_or(f64::NAN)
+}
+
 /// The mean that fits ratios: twice as much and half as much cancel out.
 pub fn geometric_mean(samples: &[f64]) -> f64 {
     let logarithms: f64 = samples.iter().map(|sample| sample.ln()).sum();
@@ -65,6 +73,11 @@ mod tests {
     fn medians_and_means() {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+        let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert_eq!(percentile(&hundred, 50.0), 50.0);
+        assert_eq!(percentile(&hundred, 99.0), 99.0);
+        assert_eq!(percentile(&[7.0], 99.0), 7.0);
+        assert!(percentile(&[], 50.0).is_nan());
         assert!((geometric_mean(&[0.5, 2.0]) - 1.0).abs() < 1e-12);
     }
 

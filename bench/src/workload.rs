@@ -1,6 +1,7 @@
 //! What is asked of the server: which call, on which key, and what its answer means.
 
 use crate::http2::RequestHead;
+use crate::load::{Calls, Verdict};
 use crate::message;
 use crate::random::Random;
 
@@ -75,17 +76,6 @@ pub fn key_name(index: usize) -> [u8; KEY_PREFIX.len() + KEY_DIGITS] {
     name
 }
 
-/// How a call ended, from the workload's view.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// The call did what it asked for.
-    Done,
-    /// A compare-and-set found a newer change and read it.
-    Conflict,
-    /// The answer does not fit the question.
-    Wrong,
-}
-
 /// One workload over `slots` calls in flight.
 #[derive(Debug)]
 pub struct Workload<'a> {
@@ -115,14 +105,14 @@ impl<'a> Workload<'a> {
             random: Random::new(seed),
         }
     }
+}
 
-    /// The headers of all calls of this workload.
-    pub fn head(&self) -> &RequestHead {
+impl Calls for Workload<'_> {
+    fn head(&self) -> &RequestHead {
         &self.head
     }
 
-    /// Writes the next call of `slot` to `request`; false when there is nothing left to send.
-    pub fn next(&mut self, slot: usize, request: &mut Vec<u8>) -> bool {
+    fn next(&mut self, slot: usize, request: &mut Vec<u8>) -> bool {
         let key_count = self.keys.key_count();
         let key = match self.kind {
             Kind::Load if self.loaded == key_count => return false,
@@ -154,8 +144,7 @@ impl<'a> Workload<'a> {
         true
     }
 
-    /// Judges the answer to the call in flight of `slot`.
-    pub fn judge(&mut self, slot: usize, body: &[u8]) -> Verdict {
+    fn judge(&mut self, slot: usize, body: &[u8]) -> Verdict {
         let key = self.current[slot];
         match self.kind {
             Kind::Load | Kind::Put => match message::read_put(body) {

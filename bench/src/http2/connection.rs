@@ -15,10 +15,6 @@ const FRAME_HEAD_BYTES: usize = 9;
 /// Every stream and the connection start with this window (RFC 9113 §6.9.2).
 const WINDOW_BYTES_DEFAULT: i64 = 65_535;
 const FRAME_BYTES_DEFAULT: usize = 16_384;
-/// Window of one response: larger than any response of the workloads, so streams need no updates.
-const RESPONSE_WINDOW_BYTES: u32 = 16 << 20;
-/// What the whole connection may receive between two updates.
-const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
 const READ_BYTES: usize = 256 << 10;
 
 /// The code of a [`Completion`] whose call ended without a gRPC status: stream reset or bad answer.
@@ -71,6 +67,32 @@ impl FromStr for Address {
             .map_err(|error| format!("`{text}` is not HOST:PORT with a numeric host: {error}"))
     }
 }
+
+/// How many bytes a server may send ahead of what has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Windows {
+    /// On each stream.
+    pub stream_bytes: u32,
+    /// On the whole connection.
+    pub connection_bytes: u32,
+}
+
+impl Windows {
+    /// Larger than nearly every response of the workloads, so streams need no updates.
+    pub const WIDE: Self = Self {
+        stream_bytes: 16 << 20,
+        connection_bytes: 64 << 20,
+    };
+    /// What HTTP/2 starts with: a client that does not read stops the server soon.
+    pub const NARROW: Self = Self {
+        stream_bytes: WINDOW_BYTES_DEFAULT as u32,
+        connection_bytes: WINDOW_BYTES_DEFAULT as u32,
+    };
+}
+
+/// The number of one stream of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamId(u32);
 
 #[derive(Debug)]
 enum Socket {
@@ -133,7 +155,7 @@ impl RequestHead {
     }
 }
 
-/// The end of one call.
+/// The end of one call, or one message of a call whose answer is a stream.
 #[derive(Debug)]
 pub struct Completion {
     /// What the caller named the call.
@@ -142,8 +164,10 @@ pub struct Completion {
     pub code: u32,
     /// The text beside a code other than 0.
     pub message: String,
-    /// The response with its five-byte gRPC prefix; empty when the call failed.
+    /// The response with its five-byte gRPC prefix; empty when the call failed or a stream ended.
     pub body: Vec<u8>,
+    /// Whether the call is over; false for each message of a stream.
+    pub end: bool,
 }
 
 /// A call that has been sent and not completed.
@@ -151,6 +175,12 @@ pub struct Completion {
 struct Exchange {
     token: u32,
     done: bool,
+    /// Whether more request messages may follow.
+    open: bool,
+    /// Whether the answer's messages are handed out one by one.
+    streaming: bool,
+    /// Bytes of the answer that no window update has given back.
+    received_bytes: u32,
     code: Option<u32>,
     message: String,
     body: Vec<u8>,
@@ -181,6 +211,7 @@ pub struct Connection {
     send_window: i64,
     stream_window: i64,
     frame_bytes_max: usize,
+    windows: Windows,
     received_bytes: u32,
     spare_bodies: Vec<Vec<u8>>,
 }
@@ -191,6 +222,14 @@ impl Connection {
     /// # Errors
     /// The connection was refused or the socket could not be prepared.
     pub fn open(address: &Address) -> io::Result<Self> {
+        Self::open_with(address, Windows::WIDE)
+    }
+
+    /// Like [`Self::open`], with other windows.
+    ///
+    /// # Errors
+    /// The connection was refused or the socket could not be prepared.
+    pub fn open_with(address: &Address, windows: Windows) -> io::Result<Self> {
         let socket = Socket::open(address).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot reach {address:?}: {error}"))
         })?;
@@ -211,20 +250,24 @@ impl Connection {
             send_window: WINDOW_BYTES_DEFAULT,
             stream_window: WINDOW_BYTES_DEFAULT,
             frame_bytes_max: FRAME_BYTES_DEFAULT,
+            windows,
             received_bytes: 0,
             spare_bodies: Vec::new(),
         };
         connection.output.extend_from_slice(PREFACE);
         let settings = [
             (setting::ENABLE_PUSH, 0),
-            (setting::INITIAL_WINDOW_SIZE, RESPONSE_WINDOW_BYTES),
+            (setting::INITIAL_WINDOW_SIZE, windows.stream_bytes),
         ];
         connection.frame_head(settings.len() * 6, kind::SETTINGS, 0, 0);
         for (name, value) in settings {
             connection.output.extend_from_slice(&name.to_be_bytes());
             connection.output.extend_from_slice(&value.to_be_bytes());
         }
-        connection.window_update(CONNECTION_WINDOW_BYTES - WINDOW_BYTES_DEFAULT as u32);
+        let more = windows.connection_bytes - WINDOW_BYTES_DEFAULT as u32;
+        if more > 0 {
+            connection.window_update(0, more);
+        }
         Ok(connection)
     }
 
@@ -240,17 +283,7 @@ impl Connection {
 
     /// Queues one call; `message` carries its five-byte gRPC prefix. Leaves with the next [`Self::flush`].
     pub fn send(&mut self, head: &RequestHead, message: &[u8], token: u32) {
-        let stream = (self.closed + self.exchanges.len() as u32) * 2 + 1;
-        self.frame_head(head.0.len(), kind::HEADERS, flag::END_HEADERS, stream);
-        self.output.extend_from_slice(&head.0);
-        let body = self.spare_bodies.pop().unwrap_or_default();
-        let mut exchange = Exchange {
-            token,
-            body,
-            send_window: self.stream_window,
-            ..Exchange::default()
-        };
-        self.in_flight += 1;
+        let (stream, mut exchange) = self.begin(head, token);
         let fits = message.len() as i64 <= self.send_window.min(exchange.send_window);
         if fits && message.len() <= self.frame_bytes_max && self.blocked.is_empty() {
             self.send_window -= message.len() as i64;
@@ -264,6 +297,53 @@ impl Connection {
             self.blocked.push_back(stream);
             self.send_blocked();
         }
+    }
+
+    /// Queues one call whose answer is a stream of messages.
+    pub fn send_for_stream(&mut self, head: &RequestHead, message: &[u8], token: u32) {
+        let (stream, mut exchange) = self.begin(head, token);
+        exchange.streaming = true;
+        exchange.unsent.extend_from_slice(message);
+        self.exchanges.push_back(exchange);
+        self.blocked.push_back(stream);
+        self.send_blocked();
+    }
+
+    /// Opens a call that is a stream in both directions; it stays open as long as the connection.
+    pub fn open_stream(&mut self, head: &RequestHead, token: u32) -> StreamId {
+        let (stream, mut exchange) = self.begin(head, token);
+        exchange.streaming = true;
+        exchange.open = true;
+        self.exchanges.push_back(exchange);
+        StreamId(stream)
+    }
+
+    /// Queues one more message on an open stream; nothing happens if the server has ended it.
+    pub fn send_message(&mut self, stream: StreamId, message: &[u8]) {
+        let Some(exchange) = self.exchange(stream.0) else {
+            return;
+        };
+        let waits = !exchange.unsent.is_empty();
+        exchange.unsent.extend_from_slice(message);
+        if !waits {
+            self.blocked.push_back(stream.0);
+        }
+        self.send_blocked();
+    }
+
+    /// Queues the headers of a new call; its exchange is not in `exchanges` yet.
+    fn begin(&mut self, head: &RequestHead, token: u32) -> (u32, Exchange) {
+        let stream = (self.closed + self.exchanges.len() as u32) * 2 + 1;
+        self.frame_head(head.0.len(), kind::HEADERS, flag::END_HEADERS, stream);
+        self.output.extend_from_slice(&head.0);
+        self.in_flight += 1;
+        let exchange = Exchange {
+            token,
+            body: self.spare_bodies.pop().unwrap_or_default(),
+            send_window: self.stream_window,
+            ..Exchange::default()
+        };
+        (stream, exchange)
     }
 
     /// Writes queued bytes until all are gone or the socket is full.
@@ -323,8 +403,8 @@ impl Connection {
         ]);
     }
 
-    fn window_update(&mut self, bytes: u32) {
-        self.frame_head(4, kind::WINDOW_UPDATE, 0, 0);
+    fn window_update(&mut self, stream: u32, bytes: u32) {
+        self.frame_head(4, kind::WINDOW_UPDATE, 0, stream);
         self.output.extend_from_slice(&bytes.to_be_bytes());
     }
 
@@ -379,9 +459,7 @@ impl Connection {
             kind::DATA => {
                 self.account_received(payload.len() as u32);
                 let data = without_padding(flags, payload)?;
-                if let Some(exchange) = self.exchange(stream) {
-                    exchange.body.extend_from_slice(data);
-                }
+                self.take_data(stream, payload.len() as u32, data, completions);
                 if flags & flag::END_STREAM != 0 {
                     self.finish(stream, completions);
                 }
@@ -433,6 +511,50 @@ impl Connection {
             _ => {}
         }
         Ok(())
+    }
+
+    fn take_data(
+        &mut self,
+        stream: u32,
+        accounted_bytes: u32,
+        data: &[u8],
+        completions: &mut Vec<Completion>,
+    ) {
+        let window = self.windows.stream_bytes;
+        let Some(exchange) = self.exchange(stream) else {
+            return;
+        };
+        exchange.body.extend_from_slice(data);
+        exchange.received_bytes += accounted_bytes;
+        let mut received = Vec::new();
+        let token = exchange.token;
+        if exchange.streaming {
+            received = std::mem::take(&mut exchange.body);
+        }
+        if exchange.received_bytes > window / 2 {
+            let bytes = std::mem::take(&mut exchange.received_bytes);
+            self.window_update(stream, bytes);
+        }
+        if received.is_empty() {
+            return;
+        }
+        let mut begin = 0;
+        while let Some(len) = message_len(&received[begin..]) {
+            let mut body = self.spare_bodies.pop().unwrap_or_default();
+            body.extend_from_slice(&received[begin..begin + len]);
+            begin += len;
+            completions.push(Completion {
+                token,
+                code: 0,
+                message: String::new(),
+                body,
+                end: false,
+            });
+        }
+        received.drain(..begin);
+        if let Some(exchange) = self.exchange(stream) {
+            exchange.body = received;
+        }
     }
 
     fn take_headers(
@@ -509,6 +631,7 @@ impl Connection {
             code: exchange.code.unwrap_or(TRANSPORT_ERROR),
             message: std::mem::take(&mut exchange.message),
             body: std::mem::take(&mut exchange.body),
+            end: true,
         });
         self.in_flight -= 1;
         while self.exchanges.front().is_some_and(|first| first.done) {
@@ -530,12 +653,13 @@ impl Connection {
             let Some(exchange) = self.exchange(stream) else {
                 continue;
             };
+            let open = exchange.open;
             let mut unsent = std::mem::take(&mut exchange.unsent);
             let window = connection_window.min(exchange.send_window).max(0) as usize;
             let mut sent = 0;
             while sent < unsent.len() && sent < window {
                 let end = (sent + frame_bytes_max).min(unsent.len()).min(window);
-                let flags = if end == unsent.len() {
+                let flags = if end == unsent.len() && !open {
                     flag::END_STREAM
                 } else {
                     0
@@ -561,9 +685,9 @@ impl Connection {
 
     fn account_received(&mut self, bytes: u32) {
         self.received_bytes += bytes;
-        if self.received_bytes > CONNECTION_WINDOW_BYTES / 2 {
+        if self.received_bytes > self.windows.connection_bytes / 2 {
             let bytes = std::mem::take(&mut self.received_bytes);
-            self.window_update(bytes);
+            self.window_update(0, bytes);
         }
     }
 }
@@ -575,6 +699,13 @@ impl AsFd for Connection {
             Socket::Unix(socket) => socket.as_fd(),
         }
     }
+}
+
+/// Length with its prefix of the message that `bytes` begin with, if it is there to its end.
+fn message_len(bytes: &[u8]) -> Option<usize> {
+    let length = bytes.get(1..5)?.first_chunk()?;
+    let len = 5 + u32::from_be_bytes(*length) as usize;
+    (bytes.len() >= len).then_some(len)
 }
 
 fn violation(what: &'static str) -> io::Error {
@@ -640,6 +771,14 @@ mod tests {
             Ok(Address::Unix(PathBuf::from("/tmp/a.sock")))
         );
         assert!("localhost".parse::<Address>().is_err());
+    }
+
+    #[test]
+    fn a_message_is_taken_when_it_is_whole() {
+        assert_eq!(message_len(b"\0\0\0\0"), None);
+        assert_eq!(message_len(b"\0\0\0\0\x02a"), None);
+        assert_eq!(message_len(b"\0\0\0\0\x02abc"), Some(7));
+        assert_eq!(message_len(b"\0\0\0\0\0"), Some(5));
     }
 
     #[test]
