@@ -5,7 +5,7 @@ use diskio::FileName;
 
 use super::record::padded;
 use super::segment::{PIECE_ALIGNMENT, Piece, Place};
-use super::{EventLog, Loc, Record, RecordError, SegmentId, need_of};
+use super::{EventLog, Loc, Record, RecordError, need_of};
 use crate::revision::Revision;
 use crate::step::Need;
 use crate::store::LoadError;
@@ -242,19 +242,4 @@ fn wrong(what: &'static str) -> RecordError {
 /// The start of the block that holds `offset`.
 fn aligned(offset: u32) -> u32 {
     offset / PIECE_ALIGNMENT * PIECE_ALIGNMENT
-}
-
-impl EventLog {
-    /// Checks that `bytes` are a record, for a caller that knows nothing of their place.
-    pub(crate) fn verify_loaded(&self, bytes: &[u8]) -> Result<(), RecordError> {
-        Record::decode(bytes, self.salt).map(|_| ())
-    }
-
-    /// Notes that the record at `offset` of `segment` was brought.
-    pub(crate) fn loaded(&mut self, segment: SegmentId, offset: u32) {
-        self.absent.remove(&(segment.raw(), offset));
-        if let Some(draws) = &mut self.missing {
-            draws.loaded((segment.raw(), offset));
-        }
-    }
 }

@@ -20,7 +20,7 @@ mod segment;
 mod table;
 mod tail;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -30,7 +30,6 @@ use bytes::Bytes;
 pub(crate) use disk::Completed;
 pub use loc::{Loc, SegmentClass, SegmentId};
 pub use record::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES, Record, RecordError};
-pub(crate) use table::TableError;
 
 use crate::planted::{Bug, planted};
 use crate::revision::Revision;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::SegmentId;
 use super::record::{Record, padded};
 use super::segment::PIECE_ALIGNMENT;
+use crate::revision::Revision;
 
 /// One mark for this many bytes of a piece, to find a revision in it.
 const MARK_STRIDE_BYTES: usize = 8 * 1024;
@@ -36,8 +37,8 @@ pub(super) struct HotPiece {
     pub(super) offset: u32,
     pub(super) writing: Writing,
     memory: Memory,
-    /// Main revision and start, from the piece's own start, of one record per stride.
-    marks: Vec<(i64, u32)>,
+    /// Revision and start, from the piece's own start, of one record per stride.
+    marks: Vec<(Revision, u32)>,
 }
 
 impl HotPiece {
@@ -69,9 +70,9 @@ impl HotPiece {
         }
     }
 
-    /// Where to start looking for the first record with main ≥ `main`, from the piece's start.
-    pub(super) fn seek(&self, main: i64) -> u32 {
-        let behind = self.marks.partition_point(|(marked, _)| *marked < main);
+    /// Where to start looking for the first record not below `revision`, from the piece's start.
+    pub(super) fn seek(&self, revision: Revision) -> u32 {
+        let behind = self.marks.partition_point(|(marked, _)| *marked < revision);
         behind
             .checked_sub(1)
             .map_or(0, |before| self.marks[before].1)
@@ -82,9 +83,9 @@ impl HotPiece {
             panic!("a record behind the end of a sealed piece");
         };
         let at = bytes.len();
-        let due = |(_, mark): &(i64, u32)| at - *mark as usize >= MARK_STRIDE_BYTES;
+        let due = |(_, mark): &(Revision, u32)| at - *mark as usize >= MARK_STRIDE_BYTES;
         if self.marks.last().is_none_or(due) {
-            self.marks.push((record.revision.main, at as u32));
+            self.marks.push((record.revision, at as u32));
         }
         record.encode(salt, bytes);
         at as u32

@@ -2,22 +2,41 @@
 
 use bytes::Bytes;
 
+use super::interrupted::{Progress, Question};
 use super::{Event, EventChunk, EventQuery, Store};
 use crate::command::KeyValue;
 use crate::events::Record;
+use crate::revision::Revision;
 use crate::step::{Step, ready};
 
 /// Most records that one call looks at; it ends behind the revision that reaches this.
 const RECORDS_WALKED_MAX: usize = 16 * 1024;
 
 /// A chunk under construction.
-struct Collector {
+#[derive(Debug)]
+pub(super) struct Found {
     events: Vec<Event>,
     bytes: usize,
+    walked: usize,
     /// Events of complete revisions.
     complete: usize,
     /// First revision that is not complete.
     next: i64,
+    /// Everything below was looked at.
+    at: Revision,
+}
+
+impl Found {
+    fn from(main: i64) -> Self {
+        Found {
+            events: Vec::new(),
+            bytes: 0,
+            walked: 0,
+            complete: 0,
+            next: main,
+            at: Revision { main, sub: 0 },
+        }
+    }
 }
 
 impl Store {
@@ -25,18 +44,20 @@ impl Store {
     ///
     /// Each call makes progress but may cover less than asked for: go on at `next`.
     pub fn events(&mut self, query: &EventQuery<'_>) -> Step<EventChunk> {
-        let mut found = Collector {
-            events: Vec::new(),
-            bytes: 0,
-            complete: 0,
-            next: query.from,
-        };
+        let mut found = self.resumed(query);
         self.log.clear_hints();
         match self.collect_events(query, &mut found) {
             Step::Ready(()) => {}
             // Whole revisions that were found are an answer; the caller comes back for the rest.
-            Step::Need(_) if found.next > query.from => found.events.truncate(found.complete),
-            Step::Need(need) => return Step::Need(need),
+            Step::Need(need) if found.next > query.from => {
+                self.log.hint(need);
+                found.events.truncate(found.complete);
+            }
+            Step::Need(need) => {
+                let question = Question::events(query);
+                self.interrupted.keep(question, Progress::Events(found));
+                return Step::Need(need);
+            }
         }
         Step::Ready(EventChunk {
             events: found.events,
@@ -44,22 +65,31 @@ impl Store {
         })
     }
 
-    fn collect_events(&mut self, query: &EventQuery<'_>, found: &mut Collector) -> Step<()> {
-        let mut cursor = ready!(self.log.seek(query.from));
-        let mut walked = 0;
+    /// What an earlier attempt found, or nothing yet.
+    fn resumed(&mut self, query: &EventQuery<'_>) -> Found {
+        if !self.interrupted.is_empty()
+            && let Some(Progress::Events(found)) = self.interrupted.take(&Question::events(query))
+        {
+            return found;
+        }
+        Found::from(query.from)
+    }
+
+    fn collect_events(&mut self, query: &EventQuery<'_>, found: &mut Found) -> Step<()> {
+        let mut cursor = ready!(self.log.seek(found.at));
         while let Some((loc, record)) = ready!(self.log.read(cursor, query.to)) {
-            let main = record.revision.main;
+            let revision = record.revision;
+            let main = revision.main;
             if main > query.to {
                 break;
             }
             if main > found.next {
                 found.complete = found.events.len();
                 found.next = main;
-                if found.bytes >= query.bytes_max || walked >= RECORDS_WALKED_MAX {
+                if found.bytes >= query.bytes_max || found.walked >= RECORDS_WALKED_MAX {
                     return Step::Ready(());
                 }
             }
-            walked += 1;
             if query
                 .ranges
                 .is_none_or(|ranges| ranges.contains(record.key))
@@ -70,6 +100,8 @@ impl Store {
                 found.bytes += bytes_of(&event.kv) + event.prev_kv.as_ref().map_or(0, bytes_of);
                 found.events.push(event);
             }
+            found.walked += 1;
+            found.at = behind(revision);
             cursor = self.log.behind(cursor, loc);
         }
         found.next = found.next.max(query.to.saturating_add(1));
@@ -110,6 +142,17 @@ fn event_of(record: &Record<'_>) -> Event {
         revision: record.revision,
         kv,
         prev_kv: None,
+    }
+}
+
+/// The least revision above `revision`.
+pub(super) fn behind(revision: Revision) -> Revision {
+    match revision.sub.checked_add(1) {
+        Some(sub) => Revision { sub, ..revision },
+        None => Revision {
+            main: revision.main.saturating_add(1),
+            sub: 0,
+        },
     }
 }
 

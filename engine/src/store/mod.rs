@@ -12,6 +12,7 @@
 
 mod check;
 mod history;
+mod interrupted;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use crate::page::{BLOCK_BYTES, PAGE_BYTES, Page, PageError, PageKind, PageRef, S
 use crate::shard::Damage;
 use crate::step::Need;
 use crate::tree::{Pages, Place, Tree};
+use interrupted::Interrupted;
 
 /// One shard's tree, event log and lease tree. Owned by the core that the shard lives on.
 ///
@@ -58,6 +60,7 @@ pub struct Store {
     event_hashes: u64,
     /// The cell under construction, kept for its capacity.
     scratch: Vec<u8>,
+    interrupted: Interrupted,
     image: Image,
     shard: u16,
     /// The last page that was loaded and had no place.
@@ -88,6 +91,7 @@ impl Store {
             live_keys: 0,
             event_hashes: 0,
             scratch: Vec::new(),
+            interrupted: Interrupted::default(),
             image,
             shard: config.shard,
             dropped: None,
@@ -110,6 +114,7 @@ impl Store {
             live_keys: frozen.keys,
             event_hashes: frozen.event_hashes,
             scratch: Vec::new(),
+            interrupted: Interrupted::default(),
             image,
             shard: config.shard,
             dropped: None,

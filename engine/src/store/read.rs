@@ -4,12 +4,15 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::history::behind;
+use super::interrupted::{Progress, Question};
 use super::{Scan, ScanChunk, Store, Version};
 use crate::command::{KeyValue, LeaseId};
 use crate::events::Loc;
 use crate::key::{End, KeyRange};
 use crate::mvcc::versions::{self, Entry, Found};
 use crate::page::{Page, SlotId, Swip};
+use crate::revision::Revision;
 use crate::step::{Need, Step, ready};
 use crate::tree::Place;
 
@@ -131,8 +134,13 @@ impl Store {
         self.log.value(version.loc, Some(version.modified))
     }
 
-    /// What the last scan or walk will need beside what it asked for, in the order of places: worth loading
-    /// together with it. An error of `load` for one of these concerns nobody yet.
+    /// Memory that events and values take: those not written yet, and those that the disk has too.
+    pub fn event_memory_bytes(&self) -> u64 {
+        self.log.memory_bytes()
+    }
+
+    /// What the last scan or walk over the history will need beside what it asked for, in the order of
+    /// places: worth loading together with it. An error of `load` for one of these concerns nobody yet.
     pub fn take_hints(&mut self) -> Vec<Need> {
         self.log.take_hints()
     }
@@ -199,8 +207,14 @@ impl Store {
         match self.collect(query, &bounds, &mut found) {
             Step::Ready(more) => Step::Ready(found.finish(more)),
             // What was found is an answer; the caller comes back for the rest.
-            Step::Need(_) if !found.items.is_empty() => Step::Ready(found.finish(true)),
-            Step::Need(need) => Step::Need(need),
+            Step::Need(need) if !found.items.is_empty() => {
+                self.log.hint(need);
+                Step::Ready(found.finish(true))
+            }
+            Step::Need(need) => {
+                self.log.remove_hint(need);
+                Step::Need(need)
+            }
         }
     }
 
@@ -293,7 +307,7 @@ impl Store {
                 .saturating_mul(EVENTS_PER_KEY_SCANNED)
                 .saturating_add(64)
         {
-            return self.count_by_scan(&bounds, at);
+            return self.count_by_scan(range, &bounds, at);
         }
         let change = ready!(self.live_change_after(range, at));
         Step::Ready(newest as i64 - change)
@@ -315,58 +329,131 @@ impl Store {
         Step::Ready(before_end - before_start)
     }
 
-    fn count_by_scan(&mut self, bounds: &Bounds, at: i64) -> Step<i64> {
-        let mut count = 0;
-        let mut next = Some(bounds.start.clone());
-        while let Some(from) = next {
-            let position = ready!(self.tree.find(&mut self.pages, &from));
-            let leaf = position.leaf;
-            let first = position.cell.unwrap_or_else(|cell| cell);
-            for cell in first..bounds.end_in(&self.pages[leaf]) {
-                count += i64::from(ready!(self.version_at(leaf, cell, at)).is_some());
-            }
-            next = bounds.next_leaf(&self.pages[leaf]);
+    /// Counts the live keys one by one, going on where an earlier attempt was interrupted.
+    fn count_by_scan(&mut self, range: &KeyRange, bounds: &Bounds, at: i64) -> Step<i64> {
+        let question = Question::Count {
+            range: range.clone(),
+            at,
+        };
+        let (mut count, mut from) = match self.interrupted.take(&question) {
+            Some(Progress::Count(count, from)) => (count, from),
+            _ => (0, bounds.start.clone()),
+        };
+        let step = self.count_leaves(bounds, at, &mut count, &mut from);
+        if let Step::Need(_) = step {
+            self.interrupted
+                .keep(question, Progress::Count(count, from));
         }
-        Step::Ready(count)
+        step.map(|()| count)
     }
 
-    /// Keys of `range` created minus keys deleted after `at`.
+    /// Adds the live keys leaf by leaf; `from` is where the next leaf begins.
+    fn count_leaves(
+        &mut self,
+        bounds: &Bounds,
+        at: i64,
+        count: &mut i64,
+        from: &mut Vec<u8>,
+    ) -> Step<()> {
+        loop {
+            let position = ready!(self.tree.find(&mut self.pages, from));
+            let leaf = position.leaf;
+            let first = position.cell.unwrap_or_else(|cell| cell);
+            let mut live = 0;
+            for cell in first..bounds.end_in(&self.pages[leaf]) {
+                live += i64::from(ready!(self.version_at(leaf, cell, at)).is_some());
+            }
+            *count += live;
+            match bounds.next_leaf(&self.pages[leaf]) {
+                Some(next) => *from = next,
+                None => return Step::Ready(()),
+            }
+        }
+    }
+
+    /// Keys of `range` created minus keys deleted after `at`, going on where an earlier attempt was
+    /// interrupted.
     fn live_change_after(&mut self, range: &KeyRange, at: i64) -> Step<i64> {
-        let mut change = 0;
-        let mut cursor = ready!(self.log.seek(at + 1));
+        let question = Question::Change {
+            range: range.clone(),
+            at,
+        };
+        let start = Revision {
+            main: at.saturating_add(1),
+            sub: 0,
+        };
+        let (mut change, mut from) = match self.interrupted.take(&question) {
+            Some(Progress::Change(change, from)) => (change, from),
+            _ => (0, start),
+        };
+        let step = self.add_changes(range, &mut change, &mut from);
+        if let Step::Need(_) = step {
+            self.interrupted
+                .keep(question, Progress::Change(change, from));
+        }
+        step.map(|()| change)
+    }
+
+    /// Adds the changes by the events from `from` on, which is moved behind those that were added.
+    fn add_changes(&mut self, range: &KeyRange, change: &mut i64, from: &mut Revision) -> Step<()> {
+        let mut cursor = ready!(self.log.seek(*from));
         while let Some((loc, record)) = ready!(self.log.read(cursor, i64::MAX)) {
             if range.contains(record.key) {
-                change += match (record.tombstone, record.version) {
+                *change += match (record.tombstone, record.version) {
                     (true, _) => -1,
                     (false, 1) => 1,
                     (false, _) => 0,
                 };
             }
+            *from = behind(record.revision);
             cursor = self.log.behind(cursor, loc);
         }
-        Step::Ready(change)
+        Step::Ready(())
     }
 
     /// Keys attached to `lease`, in key order.
     pub fn keys_of_lease(&mut self, lease: LeaseId) -> Step<Vec<Bytes>> {
+        // After a change the answer begins anew: it is that of one moment.
+        let question = Question::Lease {
+            lease,
+            newest: self.log.last(),
+        };
         let prefix = lease.0.to_be_bytes();
-        let mut keys = Vec::new();
-        let mut from = prefix.to_vec();
+        let (mut keys, mut from) = match self.interrupted.take(&question) {
+            Some(Progress::Lease(keys, from)) => (keys, from),
+            _ => (Vec::new(), prefix.to_vec()),
+        };
+        match self.add_keys_of_lease(&prefix, &mut keys, &mut from) {
+            Step::Ready(()) => Step::Ready(keys),
+            Step::Need(need) => {
+                self.interrupted.keep(question, Progress::Lease(keys, from));
+                Step::Need(need)
+            }
+        }
+    }
+
+    /// Adds the members that begin with `prefix` leaf by leaf; `from` is where the next leaf begins.
+    fn add_keys_of_lease(
+        &mut self,
+        prefix: &[u8],
+        keys: &mut Vec<Bytes>,
+        from: &mut Vec<u8>,
+    ) -> Step<()> {
         loop {
-            let position = ready!(self.leases.find(&mut self.pages, &from));
+            let position = ready!(self.leases.find(&mut self.pages, from));
             let page = &self.pages[position.leaf];
             for cell in position.cell.unwrap_or_else(|cell| cell)..page.len() {
                 let mut member = page.key(cell);
-                if !member.starts_with(&prefix) {
-                    return Step::Ready(keys);
+                if !member.starts_with(prefix) {
+                    return Step::Ready(());
                 }
                 keys.push(Bytes::from(member.split_off(prefix.len())));
             }
             match page.high() {
-                Some(high) if high <= prefix.as_slice() || high.starts_with(&prefix) => {
-                    from = high.to_vec();
+                Some(high) if high <= prefix || high.starts_with(prefix) => {
+                    *from = high.to_vec();
                 }
-                _ => return Step::Ready(keys),
+                _ => return Step::Ready(()),
             }
         }
     }
@@ -397,4 +484,168 @@ fn find_in_runs(page: &Page, at: i64) -> Option<Entry> {
     }
     let before = low.checked_sub(1)?;
     Some(versions::list(page.payload(before)).newest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::tests::Files;
+    use crate::store::{EventQuery, LoadError, StoreConfig};
+
+    const KEYS: i64 = 600;
+
+    fn key(index: i64) -> String {
+        format!("/registry/pods/{:04}", index * 7919 % KEYS)
+    }
+
+    fn value(main: i64) -> Vec<u8> {
+        vec![main as u8; (main % 700) as usize]
+    }
+
+    /// A store of two generations of values, all of them written and none in memory.
+    fn cold(value_cache_bytes: u64) -> (Store, Files) {
+        let mut store = Store::new(StoreConfig {
+            segment_bytes_first: 1 << 16,
+            piece_bytes: 8192,
+            tail_bytes_max: 0,
+            value_cache_bytes,
+            ..StoreConfig::new(3, 77)
+        });
+        for main in 2..2 + 2 * KEYS {
+            let revision = Revision { main, sub: 0 };
+            let (key, value) = (key(main), value(main));
+            let put = store.put(revision, key.as_bytes(), &value, LeaseId::NONE);
+            assert!(matches!(put, Step::Ready(_)));
+        }
+        let mut files = Files::new();
+        store.log.freeze();
+        files.drain(&mut store.log);
+        (store, files)
+    }
+
+    /// Repeats `call` until it answers; counts the rounds of loads, hints included.
+    fn settle<T>(
+        store: &mut Store,
+        files: &Files,
+        rounds: &mut u64,
+        mut call: impl FnMut(&mut Store) -> Step<T>,
+    ) -> Result<T, LoadError> {
+        loop {
+            let step = call(store);
+            for hint in store.take_hints() {
+                assert!(!matches!(&step, Step::Need(need) if *need == hint));
+                files.load(&mut store.log, &hint)?;
+            }
+            match step {
+                Step::Ready(value) => return Ok(value),
+                Step::Need(need) => files.load(&mut store.log, &need)?,
+            }
+            *rounds += 1;
+            assert!(*rounds < 100_000, "a call that never ends");
+        }
+    }
+
+    /// Every key at `at` with its value; the rounds of loads that it took.
+    fn scanned(store: &mut Store, files: &Files, at: i64) -> (Vec<(Bytes, Bytes)>, u64) {
+        let range = KeyRange {
+            start: Bytes::new(),
+            end: End::Unbounded,
+        };
+        let (mut found, mut rounds) = (Vec::new(), 0);
+        loop {
+            let after = found.last().map(|(key, _): &(Bytes, Bytes)| key.clone());
+            let chunk = settle(store, files, &mut rounds, |store| {
+                store.scan(&Scan {
+                    range: &range,
+                    after: after.as_deref(),
+                    at,
+                    limit: 1_000,
+                    bytes_max: 1 << 20,
+                    values: true,
+                })
+            });
+            let chunk = chunk.expect("undamaged");
+            found.extend(chunk.items.into_iter().map(|(key, _, value)| (key, value)));
+            if !chunk.more {
+                return (found, rounds);
+            }
+        }
+    }
+
+    #[test]
+    fn cold_values_are_loaded_together() {
+        for value_cache_bytes in [0, 10_000, 200_000, 4 << 20] {
+            let (mut store, files) = cold(value_cache_bytes);
+            for at in [1 + KEYS, 2 * KEYS + 1] {
+                let (found, rounds) = scanned(&mut store, &files, at);
+                let mut expected: Vec<(Bytes, Bytes)> = (at + 1 - KEYS..=at)
+                    .map(|main| (Bytes::from(key(main)), Bytes::from(value(main))))
+                    .collect();
+                expected.sort();
+                assert_eq!(found, expected, "at {at}");
+                let few = rounds < KEYS as u64 / 10;
+                assert!(few || value_cache_bytes < 200_000, "{rounds} rounds");
+            }
+        }
+    }
+
+    #[test]
+    fn cold_history_is_read_piece_by_piece() {
+        for value_cache_bytes in [0, 1 << 20] {
+            let (mut store, files) = cold(value_cache_bytes);
+            let (mut next, mut rounds, mut events) = (0, 0, Vec::new());
+            let to = 2 * KEYS + 1;
+            while next <= to {
+                let chunk = settle(&mut store, &files, &mut rounds, |store| {
+                    store.events(&EventQuery {
+                        from: next,
+                        to,
+                        ranges: None,
+                        prev_kv: value_cache_bytes > 0,
+                        bytes_max: 20_000,
+                    })
+                });
+                let chunk = chunk.expect("undamaged");
+                assert!(chunk.next > next);
+                next = chunk.next;
+                events.extend(chunk.events);
+            }
+            assert_eq!(events.len() as i64, 2 * KEYS);
+            for (event, main) in events.iter().zip(2..) {
+                assert_eq!(event.kv.key, key(main).as_bytes());
+                assert_eq!(event.kv.value, value(main));
+                if let Some(former) = &event.prev_kv {
+                    assert_eq!(former.value, value(main - KEYS));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_place_without_a_record_is_an_error() {
+        let (mut store, files) = cold(1 << 20);
+        let version = store.get(key(9).as_bytes(), 2 * KEYS + 1).ready();
+        let version = version.flatten().expect("a key that was put");
+        let mut elsewhere = version.loc;
+        elsewhere.offset += 8;
+        let mut rounds = 0;
+        assert!(
+            settle(&mut store, &files, &mut rounds, |store| store
+                .value(elsewhere))
+            .is_err()
+        );
+        let other = Version {
+            modified: Revision { main: 9, sub: 1 },
+            ..version
+        };
+        assert!(
+            settle(&mut store, &files, &mut rounds, |store| store
+                .value_of(&other))
+            .is_err()
+        );
+        let right = settle(&mut store, &files, &mut rounds, |store| {
+            store.value_of(&version)
+        });
+        assert_eq!(right, Ok(Bytes::from(value(version.modified.main))));
+    }
 }

@@ -127,7 +127,11 @@ fn a_record_of_another_place_is_refused() {
     assert!(known.is_err(), "{known:?}");
     let (found, error) = files.walk(&mut fresh, 0, usize::MAX);
     assert_eq!(found.len(), 4, "the walk is in order up to the copy");
-    let Some(LoadError::Record { need: Need::Bytes { offset, .. }, .. }) = error else {
+    let Some(LoadError::Record {
+        need: Need::Bytes { offset, .. },
+        ..
+    }) = error
+    else {
         panic!("{error:?}");
     };
     assert_eq!(offset, near.offset, "the error names the first wrong place");

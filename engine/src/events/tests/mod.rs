@@ -6,7 +6,7 @@ mod random;
 
 use std::collections::BTreeMap;
 
-use diskio::{FileName, IoFailure, IoId, IoIds, IoOperation, IoRequest, Machine, Requests};
+use diskio::{FileName, IoFailure, IoIds, IoOperation, IoRequest, Machine, Requests};
 
 use super::*;
 use crate::command::LeaseId;
@@ -15,14 +15,14 @@ use crate::store::LoadError;
 const SALT: u64 = 77;
 
 /// Files in memory, and the requests that were not executed yet.
-struct Files {
+pub(crate) struct Files {
     bytes: BTreeMap<FileName, Vec<u8>>,
     pending: Vec<IoRequest>,
     ids: IoIds,
 }
 
 impl Files {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Files {
             bytes: BTreeMap::new(),
             pending: Vec::new(),
@@ -66,7 +66,7 @@ impl Files {
     }
 
     /// Writes all that is sealed.
-    fn drain(&mut self, log: &mut EventLog) {
+    pub(crate) fn drain(&mut self, log: &mut EventLog) {
         loop {
             self.poll(log, 4);
             if self.pending.is_empty() {
@@ -79,7 +79,7 @@ impl Files {
     }
 
     /// Reads what `need` asks for and hands it to the log.
-    fn load(&self, log: &mut EventLog, need: &Need) -> Result<(), LoadError> {
+    pub(crate) fn load(&self, log: &mut EventLog, need: &Need) -> Result<(), LoadError> {
         let bytes = log.read_of(need).map(|(file, offset, len)| {
             assert!(offset.is_multiple_of(4096) && len.is_multiple_of(4096));
             let bytes = self.bytes.get(&file).map_or(&[][..], Vec::as_slice);
@@ -117,7 +117,7 @@ impl Files {
         count: usize,
     ) -> (Vec<(Loc, Revision, Bytes)>, Option<LoadError>) {
         let mut found = Vec::new();
-        let mut cursor = match self.settle(log, |log| log.seek(main)) {
+        let mut cursor = match self.settle(log, |log| log.seek(Revision { main, sub: 0 })) {
             Ok(cursor) => cursor,
             Err(error) => return (found, Some(error)),
         };
