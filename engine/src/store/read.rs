@@ -648,4 +648,48 @@ mod tests {
         });
         assert_eq!(right, Ok(Bytes::from(value(version.modified.main))));
     }
+
+    #[test]
+    fn reads_longer_than_the_memory_end() {
+        let (mut store, files) = cold(0);
+        let all = KeyRange {
+            start: Bytes::new(),
+            end: End::Unbounded,
+        };
+        // One revision over many pieces, with the values before it: none of it fits beside the other.
+        let main = 2 * KEYS + 2;
+        for sub in 0..KEYS as u32 {
+            let key = key(i64::from(sub));
+            let deleted = store.delete(Revision { main, sub }, key.as_bytes());
+            assert_eq!(deleted, Step::Ready(true));
+        }
+        store.log.freeze();
+        let mut files = files;
+        files.drain(&mut store.log);
+        let mut rounds = 0;
+        let chunk = settle(&mut store, &files, &mut rounds, |store| {
+            store.events(&EventQuery {
+                from: main,
+                to: main,
+                ranges: None,
+                prev_kv: true,
+                bytes_max: 1,
+            })
+        });
+        let events = chunk.expect("undamaged").events;
+        assert_eq!(events.len() as i64, KEYS);
+        for (event, sub) in events.iter().zip(0..) {
+            assert_eq!(event.revision, Revision { main, sub });
+            let former = event.prev_kv.as_ref().expect("a key that was there");
+            assert_eq!(former.value, value(former.mod_revision));
+        }
+        // By the events since, then key by key.
+        for (at, live) in [(main - 1, KEYS), (main, 0), (1 + KEYS, KEYS), (41, 40)] {
+            let count = settle(&mut store, &files, &mut rounds, |store| {
+                store.count(&all, at)
+            });
+            assert_eq!(count, Ok(live), "at {at}");
+        }
+        assert!(store.interrupted.is_empty(), "every read came to its end");
+    }
 }
