@@ -340,7 +340,7 @@ fn verdict(goal: Option<Goal>, value: f64, times: f64) -> String {
 
 fn number(value: f64) -> String {
     let magnitude = value.abs();
-    if value.is_nan() {
+    if !value.is_finite() {
         "–".to_owned()
     } else if magnitude >= 1000.0 || magnitude == 0.0 {
         format!("{value:.0}")

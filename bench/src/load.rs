@@ -262,10 +262,16 @@ impl<'a, C: Calls> Run<'a, C> {
     }
 
     fn drive(&mut self) -> io::Result<()> {
+        if !self.plan.spin && self.plan.pacing != Pacing::Closed {
+            process::wake_exactly()?;
+        }
         let started = Instant::now();
         let record_at = started + self.plan.warm_up;
         let stop_at = record_at + self.plan.duration;
         let mut ready = Vec::new();
+        if self.plan.warm_up.is_zero() {
+            self.begin = Some(Meter::read(self.plan.server_pid)?);
+        }
         self.start_calls(started)?;
         loop {
             self.poller.wait(self.nap(), &mut ready)?;

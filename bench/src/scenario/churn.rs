@@ -181,7 +181,7 @@ impl Churn {
         if self.pacing != Phases::Open {
             eprintln!("  closed loop");
             let phase = self.phase(&server, keys, content, Pacing::Closed)?;
-            let control = self.add_windows(&phase, "closed", &mut figures);
+            let control = self.add_windows(&phase, "closed", &mut figures)?;
             self.add_course(&phase, "closed", &mut figures);
             rate = rate.or(Some(control * self.open_share));
         }
@@ -192,7 +192,7 @@ impl Churn {
             eprintln!("  open loop, {rate:.0} puts/s");
             let phase = self.phase(&server, keys, content, Pacing::Open { rate })?;
             figures.add("open: rate due", "1/s", rate, Better::Neither);
-            self.add_windows(&phase, "open", &mut figures);
+            self.add_windows(&phase, "open", &mut figures)?;
             self.add_course(&phase, "open", &mut figures);
         }
         eprintln!("  settle");
@@ -292,14 +292,15 @@ impl Churn {
         Ok(spans)
     }
 
-    /// Rate and p99 of each kind of window against the control of the same cycle; a cycle lasts from one
-    /// compaction to the next. Returns the control's rate over all cycles.
-    fn add_windows(&self, phase: &Phase, name: &str, figures: &mut Figures) -> f64 {
+    /// Rate and p99 of each kind of window against the control of the same cycle; a cycle has a
+    /// compaction in its middle. Returns the control's rate over all cycles.
+    fn add_windows(&self, phase: &Phase, name: &str, figures: &mut Figures) -> io::Result<f64> {
         let marks = &phase.marks;
+        let half = seconds(self.compact_each)? / 2;
         let cycles: Vec<(Instant, Instant)> = phase
             .compactions
-            .windows(2)
-            .map(|pair| (pair[0], pair[1]))
+            .iter()
+            .map(|begin| (begin.checked_sub(half).unwrap_or(*begin), *begin + half))
             .collect();
         let whole = Span {
             begin: phase
@@ -332,55 +333,37 @@ impl Churn {
         let mut labels = vec![COMPACTION];
         labels.extend(self.mark.iter().map(|rule| rule.label.as_str()));
         for label in labels {
-            let (mut rates, mut tails, mut lasted) = (Vec::new(), Vec::new(), 0.0);
-            for (from, to) in &cycles {
-                let marked = phase
-                    .timeline
-                    .window(*from, *to, |span| is_marked(marks, label, span));
-                let control = phase
-                    .timeline
-                    .window(*from, *to, |span| is_control(marks, span));
-                lasted += marked.seconds;
-                let (rate, tail) = (
-                    marked.rate() / control.rate(),
-                    marked.micros(99.0) / control.micros(99.0),
-                );
-                if rate.is_finite() && rate > 0.0 {
-                    rates.push(rate);
-                }
-                if tail.is_finite() && tail > 0.0 {
-                    tails.push(tail);
-                }
-            }
+            let windows = Windows::of(&phase.timeline, marks, label, &cycles);
+            let shown = |what: &str| format!("{name}: {what}");
             figures.add(
-                &format!("{name}: time in {label}"),
+                &shown(&format!("time in {label}")),
                 "s",
-                lasted,
+                windows.seconds,
                 Better::Neither,
             );
-            let (rate, tail) = (ratio(&rates), ratio(&tails));
-            let rate_name = format!("{name}: put rate in {label} / control");
-            let tail_name = format!("{name}: put p99 in {label} / control");
+            let (rate, tail) = (ratio(&windows.rates), ratio(&windows.tails));
+            let rate_name = shown(&format!("put rate in {label} / control"));
+            let tail_name = shown(&format!("put p99 in {label} / control"));
             figures.add(&rate_name, "times", rate.mean, Better::Higher);
             figures.add(&tail_name, "times", tail.mean, Better::Lower);
+            // A closed loop shows what capacity is left, an open one what a given load notices.
             if name == "closed" {
                 figures.want(&rate_name, Goal::AtLeast(0.95));
             } else {
                 figures.want(&tail_name, Goal::AtMost(1.3));
             }
-            if !rates.is_empty() {
-                figures.note(format!(
-                    "{name}, {label}: rate {:.3} to {:.3}, p99 {:.2} to {:.2} of the control \
-                     (95 %, {} cycles)",
+            if !windows.rates.is_empty() {
+                figures.note(shown(&format!(
+                    "{label}: rate {:.3} to {:.3}, p99 {:.2} to {:.2} of the control (95 %, {} cycles)",
                     rate.low,
                     rate.high,
                     tail.low,
                     tail.high,
-                    rates.len()
-                ));
+                    windows.rates.len()
+                )));
             }
         }
-        control.rate()
+        Ok(control.rate())
     }
 
     /// Disk, memory and device bytes over the phase.
@@ -480,6 +463,36 @@ impl Churn {
     }
 }
 
+/// One kind of window against the control of the same cycle, for each cycle that has both.
+#[derive(Debug, Default)]
+struct Windows {
+    seconds: f64,
+    rates: Vec<f64>,
+    tails: Vec<f64>,
+}
+
+impl Windows {
+    fn of(timeline: &Timeline, marks: &[Mark], label: &str, cycles: &[(Instant, Instant)]) -> Self {
+        let mut windows = Self::default();
+        for (from, to) in cycles {
+            let window = |wanted: &dyn Fn(Span) -> bool| timeline.window(*from, *to, wanted);
+            let marked = window(&|span| is_marked(marks, label, span));
+            let control = window(&|span| is_control(marks, span));
+            windows.seconds += marked.seconds;
+            let rate = marked.rate() / control.rate();
+            let tail = marked.micros(99.0) / control.micros(99.0);
+            // A window in which nothing was put at all has a rate, but no latencies.
+            if rate.is_finite() {
+                windows.rates.push(rate);
+            }
+            if tail.is_finite() {
+                windows.tails.push(tail);
+            }
+        }
+        windows
+    }
+}
+
 fn ratio(cycles: &[f64]) -> Ratio {
     if cycles.is_empty() {
         return Ratio {
@@ -489,4 +502,37 @@ fn ratio(cycles: &[f64]) -> Ratio {
         };
     }
     bootstrap(cycles)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_without_any_put_counts_as_lost() {
+        let mut timeline = Timeline::new(SLICE);
+        let begin = Instant::now();
+        let at = |slices: u32| begin + SLICE * slices;
+        // Ten puts in each slice but the twentieth, which is marked.
+        for slice in (1..40).filter(|slice| *slice != 20) {
+            for _ in 0..10 {
+                let due = at(slice) + SLICE / 2;
+                timeline.record(due, Duration::from_micros(50));
+            }
+        }
+        let marks = [Mark {
+            label: COMPACTION.to_owned(),
+            span: Span {
+                begin: at(20) + SLICE / 3,
+                end: at(20) + SLICE / 2,
+            },
+        }];
+        let cycles = [(at(5), at(35))];
+        let windows = Windows::of(&timeline, &marks, COMPACTION, &cycles);
+        assert_eq!(windows.rates, [0.0]);
+        assert!(windows.tails.is_empty());
+        assert_eq!(ratio(&windows.rates).mean, 0.0);
+        let none = Windows::of(&timeline, &marks, "gc", &cycles);
+        assert!(none.rates.is_empty() && ratio(&none.rates).mean.is_nan());
+    }
 }
