@@ -12,6 +12,7 @@
 //! - `paths` holds the branches of the wave's writing transactions from evaluation to application.
 
 mod batch;
+mod interrupted;
 mod request;
 mod serve;
 
@@ -20,11 +21,14 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use diskio::{IoFailure, IoId, IoOutput, IoRequest};
 
+use crate::command::{Compare, LeaseId};
 use crate::defect::Defect;
 use crate::image::{Dirty, ReadRequest, ShardEvent};
+use crate::revision::Revision;
 use crate::step::{Need, Step};
 use crate::store::{LoadError, Store, StoreConfig};
 use crate::txn::Path;
+use interrupted::Interrupted;
 
 pub use request::{
     Applied, Batch, Damage, EventsRequest, Finding, Get, Question, ScanReply, ScanRequest,
@@ -51,6 +55,12 @@ pub struct Shard {
     compacted: i64,
     paths: VecDeque<Path>,
     progress: Option<batch::Progress>,
+    /// Guards over ranges at a revision: the last key that was looked at.
+    compares: Interrupted<(Compare, i64), Bytes>,
+    /// Questions at a revision: the answers to the first ones.
+    findings: Interrupted<(Vec<Question>, i64), Vec<Finding>>,
+    /// Keys of leases as of an event: those of the first leases.
+    lease_keys: Interrupted<(Vec<LeaseId>, Revision), Vec<Vec<Bytes>>>,
     defect: Defect,
 }
 
@@ -72,6 +82,9 @@ impl Shard {
             compacted,
             paths: VecDeque::new(),
             progress: None,
+            compares: Interrupted::default(),
+            findings: Interrupted::default(),
+            lease_keys: Interrupted::default(),
             defect: Defect::None,
         }
     }
@@ -126,6 +139,12 @@ impl Shard {
     /// What the shell reads for `need`.
     pub fn read_of(&self, need: &Need) -> ReadRequest {
         self.store.read_of(need)
+    }
+
+    /// What the request that answered `Need` last will need beside it, in the order of places: worth
+    /// loading at the same time. An error of `load` for one of these concerns nobody yet.
+    pub fn take_hints(&mut self) -> Vec<Need> {
+        self.store.take_hints()
     }
 
     /// Takes what the shell brings for `need`: the bytes of [`Shard::read_of`]. What was only declared

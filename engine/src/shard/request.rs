@@ -231,7 +231,7 @@ pub(crate) enum Change {
 }
 
 /// One question about a state.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
     /// Number of its answer.
     pub(crate) slot: u32,
@@ -239,7 +239,7 @@ pub struct Question {
 }
 
 /// What a [`Question`] asks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum QuestionKind {
     Compare(Compare),
     Exists(Bytes),

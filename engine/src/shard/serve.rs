@@ -59,11 +59,26 @@ impl Shard {
     }
 
     pub(super) fn probe(&mut self, at: i64, questions: &[Question]) -> Step<ShardReply> {
-        let mut findings = Vec::with_capacity(questions.len());
-        for question in questions {
-            let (seen, holds) = match &question.kind {
-                QuestionKind::Exists(key) => (ready!(self.store.get(key, at)).is_some(), true),
-                QuestionKind::Compare(compare) => ready!(self.compare(compare, at)),
+        let found = self
+            .findings
+            .take(|(kept, kept_at)| *kept_at == at && kept == questions);
+        let mut findings: Vec<Finding> = found.unwrap_or_default();
+        while let Some(question) = questions.get(findings.len()) {
+            let answer = match &question.kind {
+                QuestionKind::Exists(key) => {
+                    let found = self.store.get(key, at);
+                    found.map(|version| (version.is_some(), true))
+                }
+                QuestionKind::Compare(compare) => self.compare(compare, at),
+            };
+            let (seen, holds) = match answer {
+                Step::Ready(answer) => answer,
+                Step::Need(need) => {
+                    if !findings.is_empty() {
+                        self.findings.keep((questions.to_vec(), at), findings);
+                    }
+                    return Step::Need(need);
+                }
             };
             findings.push(Finding {
                 slot: question.slot,
@@ -77,17 +92,28 @@ impl Shard {
     /// Whether there is a key in the guard's range here, and whether all of them satisfy it.
     fn compare(&mut self, compare: &Compare, at: i64) -> Step<(bool, bool)> {
         let values = matches!(compare.target, CompareTarget::Value(_));
-        let mut after: Option<Bytes> = None;
-        let mut seen = false;
+        let mut after = self
+            .compares
+            .take(|(kept, kept_at)| *kept_at == at && kept == compare);
+        let mut seen = after.is_some();
         loop {
-            let chunk = ready!(self.store.scan(&Scan {
+            let chunk = self.store.scan(&Scan {
                 range: &compare.range,
                 after: after.as_deref(),
                 at,
                 limit: COMPARE_CHUNK_KEYS,
                 bytes_max: COMPARE_CHUNK_BYTES,
                 values,
-            }));
+            });
+            let chunk = match (chunk, after) {
+                (Step::Ready(chunk), _) => chunk,
+                (Step::Need(need), after) => {
+                    if let Some(after) = after {
+                        self.compares.keep((compare.clone(), at), after);
+                    }
+                    return Step::Need(need);
+                }
+            };
             for (_, version, value) in &chunk.items {
                 seen = true;
                 if !satisfies(compare, stored(version, value)) {
@@ -102,9 +128,21 @@ impl Shard {
     }
 
     pub(super) fn lease_keys(&mut self, leases: &[LeaseId]) -> Step<ShardReply> {
-        let mut keys = Vec::with_capacity(leases.len());
-        for lease in leases {
-            keys.push(ready!(self.store.keys_of_lease(*lease)));
+        let newest = self.store.newest_event();
+        let found = self
+            .lease_keys
+            .take(|(kept, kept_at)| *kept_at == newest && kept == leases);
+        let mut keys: Vec<Vec<Bytes>> = found.unwrap_or_default();
+        while keys.len() < leases.len() {
+            match self.store.keys_of_lease(leases[keys.len()]) {
+                Step::Ready(of_lease) => keys.push(of_lease),
+                Step::Need(need) => {
+                    if !keys.is_empty() {
+                        self.lease_keys.keep((leases.to_vec(), newest), keys);
+                    }
+                    return Step::Need(need);
+                }
+            }
         }
         Step::Ready(ShardReply::LeaseKeys(keys))
     }

@@ -30,6 +30,7 @@ pub use types::{
 use crate::events::EventLog;
 use crate::image::{Dirty, Frozen, Image, ReadRequest, ShardEvent};
 use crate::page::{BLOCK_BYTES, PAGE_BYTES, Page, PageError, PageKind, PageRef, Swip};
+use crate::revision::Revision;
 use crate::shard::Damage;
 use crate::step::Need;
 use crate::tree::{Pages, Place, Tree};
@@ -129,6 +130,11 @@ impl Store {
     /// The highest revision that [`Store::compact`] was told, 0 for none.
     pub(crate) fn compact_revision(&self) -> i64 {
         self.compact_revision
+    }
+
+    /// The newest event.
+    pub(crate) fn newest_event(&self) -> Revision {
+        self.log.last()
     }
 
     /// How large the shard is.
