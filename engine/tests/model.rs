@@ -37,6 +37,8 @@ fn the_engine_is_a_sequential_etcd() {
     println!("model: {operations} operations: {counts:?}");
     assert!(counts.needs > 0, "nothing was ever missing");
     assert!(counts.replayed > 0, "nothing was ever replayed");
+    assert!(counts.checkpoints > 0, "no checkpoint was ever taken");
+    assert!(counts.crashes > 0, "nothing ever crashed");
 }
 
 /// Every broken rule is found within a bounded number of runs.

@@ -1,11 +1,13 @@
 //! What tests of the engine share, also with the simulator: a naive etcd to compare with, a source
 //! of random requests, and a whole engine on one thread.
 
+mod disk;
 mod node;
 mod oracle;
 mod random;
 mod workload;
 
+pub use disk::DiskConfig;
 pub use node::{Node, NodeConfig};
 pub use oracle::Oracle;
 pub use random::Random;

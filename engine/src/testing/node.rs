@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::{Defect, Random};
+use super::disk::Disk;
+use super::{Defect, DiskConfig, Random};
 use crate::auth::Authorized;
 use crate::command::*;
 use crate::coordinator::{Coordinator, CoordinatorConfig, CoordinatorOutput, Published};
@@ -13,6 +14,9 @@ use crate::step::Step;
 use crate::store::{EventChunk, MissingHook, StoreConfig};
 use crate::txn::ReadTxn;
 
+/// Far more attempts than any request of these tests takes.
+const ATTEMPTS_MAX: usize = 50_000;
+
 /// Shape of a [`Node`].
 #[derive(Clone, Copy, Debug)]
 pub struct NodeConfig {
@@ -20,15 +24,19 @@ pub struct NodeConfig {
     pub shards: u16,
     /// Seed of the order of messages.
     pub seed: u64,
-    /// Makes pages and values missing.
+    /// Makes values missing, and with a disk clean pages too.
     pub missing: Option<MissingHook>,
     /// Broken rule.
     pub defect: Defect,
 }
 
 /// The engine of one member without a shell.
+///
+/// With a disk it takes checkpoints while it executes entries, and pages and values leave its memory.
 #[derive(Debug)]
 pub struct Node {
+    config: NodeConfig,
+    disk: Option<Disk>,
     coordinator: Coordinator,
     shards: Vec<Shard>,
     /// Requests on their way.
@@ -38,35 +46,43 @@ pub struct Node {
     defect: Defect,
     /// Times that something was missing.
     needs: u64,
+    /// Attempts since a shard last answered.
+    fruitless: usize,
 }
 
 impl Node {
-    /// An empty node.
+    /// An empty node that keeps everything in memory.
     pub fn new(config: NodeConfig) -> Self {
+        Node::start(config, None)
+    }
+
+    /// An empty node with an empty disk.
+    pub fn with_disk(config: NodeConfig, disk: DiskConfig) -> Self {
+        Node::start(config, Some(Disk::new(disk)))
+    }
+
+    fn start(config: NodeConfig, disk: Option<Disk>) -> Self {
         let mut coordinator = Coordinator::new(CoordinatorConfig {
             shards: config.shards,
         });
         coordinator.plant(config.defect);
+        let disk_config = disk.as_ref().map(|disk| disk.config);
         let shards = (0..config.shards).map(|number| {
-            let mut store = StoreConfig::new(number, config.seed);
-            store.segment_bytes_first = 1 << 14;
-            store.segment_bytes_max = 1 << 16;
-            store.missing = config.missing.map(|missing| MissingHook {
-                seed: missing.seed ^ u64::from(number),
-                ..missing
-            });
-            let mut shard = Shard::new(store);
+            let mut shard = Shard::new(store_config(&config, disk_config, number));
             shard.plant(config.defect);
             shard
         });
         Node {
+            config,
             shards: shards.collect(),
+            disk,
             coordinator,
             pending: Vec::new(),
             random: Random::new(config.seed),
             index: 0,
             defect: config.defect,
             needs: 0,
+            fruitless: 0,
         }
     }
 
@@ -80,9 +96,63 @@ impl Node {
         self.needs
     }
 
-    /// Asserts every shard's invariants.
+    /// Number of checkpoints that came to count.
+    pub fn checkpoints(&self) -> u64 {
+        self.disk.as_ref().map_or(0, |disk| disk.checkpoints)
+    }
+
+    /// Asserts every shard's invariants, on disk too.
     pub fn check(&self) {
-        self.shards.iter().for_each(Shard::check);
+        for shard in &self.shards {
+            match &self.disk {
+                None => shard.check(),
+                Some(disk) => shard.check_all(&mut |request| disk.read(request)),
+            }
+        }
+    }
+
+    /// Ends the process wherever it is, opens the files again and goes on from there. Answers the index
+    /// of the last entry that is executed; those behind it have to be pushed again.
+    ///
+    /// Without a disk nothing is left.
+    pub fn crash(&mut self) -> u64 {
+        self.pending.clear();
+        let config = self.config;
+        let named = match &mut self.disk {
+            None => None,
+            Some(disk) => {
+                disk.crash(&mut self.random);
+                disk.named.clone()
+            }
+        };
+        let mut attachment = Bytes::new();
+        for number in (0..config.shards).rev() {
+            let store = store_config(&config, self.disk.as_ref().map(|disk| disk.config), number);
+            let mut shard = match &mut self.disk {
+                None => Shard::new(store),
+                Some(disk) => {
+                    let (shard, attached) = disk.open(store, &mut self.random);
+                    // The first shard's comes last.
+                    attachment = attached;
+                    shard
+                }
+            };
+            shard.plant(config.defect);
+            self.shards[usize::from(number)] = shard;
+        }
+        let coordinator = CoordinatorConfig {
+            shards: config.shards,
+        };
+        self.coordinator = match &named {
+            None => Coordinator::new(coordinator),
+            Some(named) => {
+                Coordinator::restore(coordinator, named.index, &named.section, &attachment)
+                    .expect("an attachment that was written here")
+            }
+        };
+        self.coordinator.plant(config.defect);
+        self.index = named.map_or(0, |named| named.index);
+        self.index
     }
 
     /// Hands over the next committed entry.
@@ -91,6 +161,10 @@ impl Node {
     /// The entry cannot be read.
     pub fn push(&mut self, entry: Bytes) -> Result<(), EntryError> {
         self.index += 1;
+        let shards = self.shards.len();
+        if let Some(id) = self.disk.as_mut().and_then(|disk| disk.entry(shards)) {
+            self.coordinator.freeze(id);
+        }
         self.coordinator.push_entry(self.index, entry)
     }
 
@@ -101,14 +175,33 @@ impl Node {
             match output {
                 CoordinatorOutput::Shard { shard, request } => self.pending.push((shard, request)),
                 CoordinatorOutput::Published(published) => return Some(published),
-                CoordinatorOutput::Frozen(_) => unreachable!("nobody asked for a freeze"),
+                CoordinatorOutput::Frozen(frozen) => {
+                    let disk = self.disk.as_mut().expect("only a disk asks for a freeze");
+                    disk.frozen(frozen);
+                }
             }
+        }
+        if let Some(disk) = &mut self.disk
+            && self.random.one_in(2)
+        {
+            disk.turn(&mut self.shards, &mut self.random);
         }
         if !self.pending.is_empty() {
             let chosen = self.random.index(self.pending.len());
             let (shard, request) = &self.pending[chosen];
             let shard = *shard;
-            if let Some(reply) = attempt(&mut self.shards, shard, request, &mut self.needs) {
+            let disk = self.disk.as_ref();
+            let reply = attempt(&mut self.shards, disk, (shard, request), &mut self.needs);
+            self.fruitless = if reply.is_some() {
+                0
+            } else {
+                self.fruitless + 1
+            };
+            assert!(
+                self.fruitless < ATTEMPTS_MAX,
+                "{request:?} never has all it needs"
+            );
+            if let Some(reply) = reply {
                 self.pending.swap_remove(chosen);
                 self.coordinator.on_reply(shard, reply);
             }
@@ -212,19 +305,38 @@ impl Node {
     fn answer(&mut self, asked: &mut Vec<(u16, ShardRequest)>) -> (u16, ShardReply) {
         let chosen = self.random.index(asked.len());
         let (shard, request) = asked.swap_remove(chosen);
-        loop {
-            if let Some(reply) = attempt(&mut self.shards, shard, &request, &mut self.needs) {
+        for _ in 0..ATTEMPTS_MAX {
+            let (disk, asked) = (self.disk.as_ref(), (shard, &request));
+            if let Some(reply) = attempt(&mut self.shards, disk, asked, &mut self.needs) {
                 return (shard, reply);
             }
         }
+        panic!("{request:?} never has all it needs");
     }
+}
+
+fn store_config(config: &NodeConfig, disk: Option<DiskConfig>, number: u16) -> StoreConfig {
+    let mut store = StoreConfig::new(number, config.seed);
+    store.segment_bytes_first = 1 << 14;
+    store.segment_bytes_max = 1 << 16;
+    store.missing = config.missing.map(|missing| MissingHook {
+        seed: missing.seed ^ u64::from(number),
+        ..missing
+    });
+    if let Some(disk) = disk {
+        store.page_cache_bytes = disk.page_cache_bytes;
+        store.tail_bytes_max = disk.tail_bytes_max;
+        store.value_cache_bytes = disk.value_cache_bytes;
+        store.piece_bytes = disk.piece_bytes;
+    }
+    store
 }
 
 /// One attempt of a request; brings what is missing.
 fn attempt(
     shards: &mut [Shard],
-    number: u16,
-    request: &ShardRequest,
+    disk: Option<&Disk>,
+    (number, request): (u16, &ShardRequest),
     needs: &mut u64,
 ) -> Option<ShardReply> {
     let shard = &mut shards[usize::from(number)];
@@ -232,8 +344,13 @@ fn attempt(
         Step::Ready(reply) => Some(reply),
         Step::Need(need) => {
             *needs += 1;
-            let loaded = shard.load(&need, None);
-            loaded.expect("what was only declared missing can be loaded");
+            match disk {
+                Some(disk) => disk.load(shard, &need),
+                None => {
+                    let loaded = shard.load(&need, None);
+                    loaded.expect("what was only declared missing can be loaded");
+                }
+            }
             None
         }
     }

@@ -12,7 +12,7 @@ use engine::key::KeyRange;
 use engine::lease::LeaseChange;
 use engine::shard::EventsRequest;
 use engine::store::{MissingHook, RangeSet};
-use engine::testing::{Defect, Node, NodeConfig, Oracle, Random, Workload, authorized};
+use engine::testing::{Defect, DiskConfig, Node, NodeConfig, Oracle, Random, Workload, authorized};
 
 /// What was done.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,6 +23,8 @@ pub(crate) struct Counts {
     pub(crate) events: u64,
     pub(crate) replayed: u64,
     pub(crate) needs: u64,
+    pub(crate) checkpoints: u64,
+    pub(crate) crashes: u64,
 }
 
 impl Counts {
@@ -33,6 +35,8 @@ impl Counts {
         self.events += other.events;
         self.replayed += other.replayed;
         self.needs += other.needs;
+        self.checkpoints += other.checkpoints;
+        self.crashes += other.crashes;
     }
 }
 
@@ -75,6 +79,22 @@ fn config(random: &mut Random, defect: Defect) -> NodeConfig {
     }
 }
 
+/// Three of four nodes have a disk, with room for next to nothing in memory.
+fn node(random: &mut Random, defect: Defect) -> Node {
+    let config = config(random, defect);
+    if random.one_in(4) {
+        return Node::new(config);
+    }
+    let disk = DiskConfig {
+        checkpoint_every: 1 + random.below(20),
+        page_cache_bytes: random.below(30) << 14,
+        tail_bytes_max: random.below(20_000),
+        value_cache_bytes: 1 << random.below(22),
+        piece_bytes: 4096 << random.below(3),
+    };
+    Node::with_disk(config, disk)
+}
+
 /// Runs one seed; an error says what differed.
 pub(crate) fn run(seed: u64, defect: Defect) -> Result<Counts, String> {
     let mut random = Random::new(seed);
@@ -82,7 +102,7 @@ pub(crate) fn run(seed: u64, defect: Defect) -> Result<Counts, String> {
     let mut run = Run {
         workload: Workload::new(random.bits(), keys),
         oracle: Oracle::new(),
-        node: Node::new(config(&mut random, defect)),
+        node: node(&mut random, defect),
         entries: Vec::new(),
         counts: Counts::default(),
         request_id: 0,
@@ -97,11 +117,14 @@ pub(crate) fn run(seed: u64, defect: Defect) -> Result<Counts, String> {
         if run.random.one_in(90) {
             run.restart(defect)?;
         }
+        if run.random.one_in(30) {
+            run.crash()?;
+        }
     }
     run.whole_history()?;
     run.restart(defect)?;
     run.node.check();
-    run.counts.needs += run.node.needs();
+    run.leave();
     run.counts.runs = 1;
     Ok(run.counts)
 }
@@ -324,7 +347,7 @@ impl Run {
 
     /// Replays all entries into a node of another shape and goes on with that one.
     fn restart(&mut self, defect: Defect) -> Checked {
-        let mut node = Node::new(config(&mut self.random, defect));
+        let mut node = node(&mut self.random, defect);
         for (number, (entry, hash)) in self.entries.iter().enumerate() {
             let applied = node.apply(entry.clone());
             let applied = applied.map_err(|error| error.to_string())?;
@@ -339,8 +362,42 @@ impl Run {
             &node.coordinator().applied(),
             &applied,
         )?;
-        self.counts.needs += self.node.needs();
+        self.leave();
         self.node = node;
         Ok(())
+    }
+
+    /// Counts what the node did before it goes.
+    fn leave(&mut self) {
+        self.counts.needs += self.node.needs();
+        self.counts.checkpoints += self.node.checkpoints();
+    }
+
+    /// The node ends between two entries or in the middle of one, and replays what it lost.
+    fn crash(&mut self) -> Checked {
+        self.counts.crashes += 1;
+        let applied = self.node.coordinator().applied();
+        let mut next = self.node.crash() as usize;
+        while let Some((entry, hash)) = self.entries.get(next) {
+            if self.random.one_in(60) {
+                // Half of it.
+                let pushed = self.node.push(entry.clone());
+                pushed.map_err(|error| error.to_string())?;
+                for _ in 0..self.random.below(40) {
+                    self.node.turn();
+                }
+                next = self.node.crash() as usize;
+                continue;
+            }
+            let replayed = self.node.apply(entry.clone());
+            let replayed = replayed.map_err(|error| error.to_string())?;
+            self.counts.replayed += replayed.outcomes.len() as u64;
+            let found = self.node.coordinator().apply_hash();
+            equal("apply hash", &found, hash)
+                .map_err(|difference| format!("entry {next} after a crash: {difference}"))?;
+            next += 1;
+        }
+        let found = self.node.coordinator().applied();
+        equal("applied after a crash", &found, &applied)
     }
 }
