@@ -2,12 +2,12 @@
 //!
 //! The place lies at a boundary between entries, not before anything that was answered when the read
 //! was asked for (unless it is serializable), and not after anything that was asked for when the read
-//! was answered.
+//! was answered. Only the keys of a lease may be those between two commands of one entry.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use engine::command::Reply;
+use engine::command::{LeaseId, Reply};
 use engine::testing::Oracle;
 
 use super::Replay;
@@ -19,7 +19,7 @@ struct Window {
     operation: usize,
     last: usize,
     explained: bool,
-    /// For the keys of a lease: those that were attached at some, and at every boundary so far.
+    /// For the keys of a lease: those that were attached after some command, and after every one so far.
     ever: BTreeSet<Bytes>,
     always: Option<BTreeSet<Bytes>>,
 }
@@ -37,6 +37,12 @@ pub(super) fn check(
         if boundary > 0 {
             for command in &entries[boundary - 1].commands {
                 let _known_already = oracle.apply(command);
+                // A read of them has no revision: it may stand between two commands of an entry.
+                for window in &mut open {
+                    if let Action::LeaseKeys(id) = history.operations[window.operation].action {
+                        note_keys(id, window, &oracle);
+                    }
+                }
             }
         }
         open.extend(windows.remove(&boundary).unwrap_or_default());
@@ -132,21 +138,23 @@ fn look(operation: &Operation, window: &mut Window, oracle: &Oracle) {
         Action::Write(_) => return,
         Action::Range(range) => oracle.range(range).map(Reply::Range),
         Action::ReadTxn(txn) => oracle.read_txn(txn).map(Reply::Txn),
-        Action::LeaseKeys(id) => {
-            let keys: BTreeSet<Bytes> = oracle.keys_of_lease(*id).into_iter().collect();
-            window.ever.extend(keys.iter().cloned());
-            window.always = Some(match window.always.take() {
-                Some(always) => always.intersection(&keys).cloned().collect(),
-                None => keys,
-            });
-            return;
-        }
+        Action::LeaseKeys(id) => return note_keys(*id, window, oracle),
     };
     window.explained = match (&operation.outcome, answer) {
         (Outcome::Answered { reply, .. }, Ok(right)) => *reply == right,
         (Outcome::Failed(told), Err(right)) => *told == right,
         _ => false,
     };
+}
+
+/// Notes which keys hang on a lease at present.
+fn note_keys(id: LeaseId, window: &mut Window, oracle: &Oracle) {
+    let keys: BTreeSet<Bytes> = oracle.keys_of_lease(id).into_iter().collect();
+    window.ever.extend(keys.iter().cloned());
+    window.always = Some(match window.always.take() {
+        Some(always) => always.intersection(&keys).cloned().collect(),
+        None => keys,
+    });
 }
 
 fn is_explained(operation: &Operation, window: &Window) -> bool {
