@@ -66,6 +66,8 @@ struct Gathering {
     message: Option<Bytes>,
     method: Method,
     context: CallContext,
+    /// The server's own limit for the arrival of the message counts.
+    limited: bool,
 }
 
 struct Body {
@@ -119,6 +121,11 @@ impl Call {
             }
         };
         let expires_at = match head.timeout {
+            // As etcd: a call that comes too late is refused before its message is looked at.
+            Some(Duration::ZERO) => {
+                answer::error(respond, &CONTEXT_DEADLINE_EXCEEDED);
+                return None;
+            }
             Some(timeout) => after(&environment.clock, timeout),
             None => NEVER,
         };
@@ -136,6 +143,7 @@ impl Call {
                 message: None,
                 method,
                 context,
+                limited: false,
             }))
         } else {
             let side = SendSide::new(respond);
@@ -183,14 +191,17 @@ impl Call {
         self.expires_at
     }
 
-    /// Whether a part of the request that must be there before the service starts is missing.
-    pub(crate) fn is_gathering(&self) -> bool {
-        matches!(self.stage, Stage::Gathering(_) | Stage::Body(_))
+    /// Whether it waits for its message without a limit of the server's own.
+    pub(crate) fn wants_limit(&self) -> bool {
+        matches!(&self.stage, Stage::Gathering(gathering) if !gathering.limited)
     }
 
-    /// Ends the call no later than `at`, as long as it gathers.
+    /// Ends the call no later than `at`, as long as it waits for its message.
     pub(crate) fn limit_gathering(&mut self, at: u64) {
-        self.expires_at = self.expires_at.min(at);
+        if let Stage::Gathering(gathering) = &mut self.stage {
+            gathering.limited = true;
+            self.expires_at = self.expires_at.min(at);
+        }
     }
 
     /// Moves the call on; ready when it has ended.
@@ -209,7 +220,8 @@ impl Call {
                     match message {
                         Ok(message) => {
                             self.expires_at = gathering.context.deadline_nanos.unwrap_or(NEVER);
-                            if self.expires_at <= environment.clock.now_nanos() {
+                            let timed = self.expires_at != NEVER;
+                            if timed && self.expires_at <= environment.clock.now_nanos() {
                                 answer::error(gathering.respond, &CONTEXT_DEADLINE_EXCEEDED);
                                 return Poll::Ready(Finished::Answered);
                             }
@@ -272,6 +284,12 @@ impl Call {
         }
     }
 
+    /// Whether it has come to the server's own limit for the arrival of its message, not to its deadline.
+    fn is_late(&self) -> bool {
+        matches!(&self.stage, Stage::Gathering(gathering)
+            if gathering.context.deadline_nanos != Some(self.expires_at))
+    }
+
     fn take(&mut self) -> Stage {
         std::mem::replace(&mut self.stage, Stage::Done)
     }
@@ -308,7 +326,7 @@ impl Call {
     /// Ends the call without its service: what runs is dropped, the caller told why.
     pub(crate) fn end(&mut self, end: End) {
         let status = match end {
-            End::Expired if self.is_gathering() => Status::fixed(
+            End::Expired if self.is_late() => Status::fixed(
                 Code::DeadlineExceeded,
                 "grpc: the request did not arrive in time",
             ),

@@ -180,9 +180,9 @@ enum Stopping {
 
 struct Keepalive {
     pings: Option<PingPong>,
-    /// When to look whether the peer was silent.
-    look_at: u64,
-    /// A ping is out; the answer is due then.
+    /// When the peer was heard last, as of the last turn.
+    heard_at: u64,
+    /// The peer was pinged after silence; by then it must have been heard.
     pong_by: Option<u64>,
 }
 
@@ -225,7 +225,7 @@ where
             cut_off: false,
             keepalive: Keepalive {
                 pings: connection.ping_pong(),
-                look_at: now.saturating_add(nanos(limits.keepalive_interval)),
+                heard_at: now,
                 pong_by: None,
             },
             unit_due: None,
@@ -234,7 +234,7 @@ where
             connection,
             traffic,
         };
-        driver.arm(driver.keepalive.look_at);
+        driver.arm(driver.silent_at());
         driver.wakes.request_connection();
         driver.poll_shutdown();
         driver
@@ -261,6 +261,10 @@ where
             if self.poll_connection() == Outcome::Ended {
                 return Poll::Ready(());
             }
+        }
+        if self.traffic.read.get() {
+            let now = self.environment.clock.now_nanos();
+            self.listen(now);
         }
         self.watch_progress();
         if self.wakes.leave() {
@@ -331,7 +335,6 @@ where
         let Some(call) = &mut slot.call else {
             return;
         };
-        let was_gathering = call.is_gathering();
         let mut cx = Context::from_waker(&slot.waker);
         if let Poll::Ready(finished) = call.poll(&self.environment, &mut cx) {
             slot.call = None;
@@ -339,7 +342,7 @@ where
             if finished == Finished::Answered {
                 self.resets.earn(1);
             }
-        } else if was_gathering && call.is_gathering() && call.expires_at() == NEVER {
+        } else if call.wants_limit() {
             let limit = nanos(self.environment.limits.message_timeout);
             let at = self.environment.clock.now_nanos().saturating_add(limit);
             call.limit_gathering(at);
@@ -418,7 +421,7 @@ where
         if stuck || self.keep_alive(now) == Outcome::Ended || self.drain(now) == Outcome::Ended {
             return Outcome::Ended;
         }
-        let mut next = self.keepalive.pong_by.unwrap_or(self.keepalive.look_at);
+        let mut next = self.keepalive.pong_by.unwrap_or(self.silent_at());
         for progress in [self.unit_due, self.write_due].into_iter().flatten() {
             next = next.min(progress.by);
         }
@@ -448,30 +451,39 @@ where
         next
     }
 
-    fn keep_alive(&mut self, now: u64) -> Outcome {
-        let Some(pings) = &mut self.keepalive.pings else {
-            return Outcome::GoesOn;
-        };
-        if let Some(by) = self.keepalive.pong_by {
-            let mut cx = Context::from_waker(&self.housekeeping_waker);
-            if pings.poll_pong(&mut cx).is_ready() {
-                self.keepalive.pong_by = None;
-            } else if now >= by {
-                return Outcome::Ended;
-            }
+    /// When the peer is pinged if it stays silent.
+    fn silent_at(&self) -> u64 {
+        let interval = nanos(self.environment.limits.keepalive_interval);
+        self.keepalive.heard_at.saturating_add(interval)
+    }
+
+    /// Notes whether the peer was heard. Whatever it sends answers a ping.
+    fn listen(&mut self, now: u64) {
+        if self.traffic.read.take() {
+            self.keepalive.heard_at = now;
+            self.keepalive.pong_by = None;
         }
-        if now >= self.keepalive.look_at {
-            let limits = &self.environment.limits;
-            self.keepalive.look_at = now.saturating_add(nanos(limits.keepalive_interval));
-            let silent = !self.traffic.read.replace(false);
-            if silent && self.keepalive.pong_by.is_none() && pings.send_ping(Ping::opaque()).is_ok()
-            {
-                self.keepalive.pong_by = Some(now + nanos(limits.keepalive_timeout));
-                let mut cx = Context::from_waker(&self.housekeeping_waker);
-                if pings.poll_pong(&mut cx).is_ready() {
-                    self.keepalive.pong_by = None;
-                }
-            }
+    }
+
+    /// Pings a peer that was silent for an interval; ends with one that stays so.
+    fn keep_alive(&mut self, now: u64) -> Outcome {
+        self.listen(now);
+        if let Some(by) = self.keepalive.pong_by {
+            return if now < by {
+                Outcome::GoesOn
+            } else {
+                Outcome::Ended
+            };
+        }
+        if now < self.silent_at() {
+            return Outcome::GoesOn;
+        }
+        if let Some(pings) = &mut self.keepalive.pings {
+            // Takes the answer to the last ping: without it no other goes out, and that one still asks.
+            drop(pings.poll_pong(&mut Context::from_waker(Waker::noop())));
+            pings.send_ping(Ping::opaque()).ok();
+            let timeout = nanos(self.environment.limits.keepalive_timeout);
+            self.keepalive.pong_by = Some(now.saturating_add(timeout));
         }
         Outcome::GoesOn
     }

@@ -620,6 +620,36 @@ fn a_message_that_never_ends_is_given_up() {
     });
 }
 
+/// A deadline has one text, and does not give a message more time than others have.
+#[test]
+fn a_deadline_passes_while_the_message_is_missing() {
+    let world = World::default();
+    world.clone().run(async move {
+        let (server, io) = server(&world, Limits::default());
+        let (requests, _) = client(&world, io).await;
+        let expired = "context deadline exceeded";
+        let late = "grpc: the request did not arrive in time";
+        for (timeout, sent, seconds, text) in [
+            ("0n", 0, 0, expired),
+            ("0S", 105, 0, expired),
+            ("5S", 0, 5, expired),
+            ("5S", 50, 5, expired),
+            ("1H", 50, 60, late),
+        ] {
+            let before = world.now_nanos();
+            let put = request(PUT, &[("grpc-timeout", timeout)]);
+            let mut sender = requests.clone().ready().await.unwrap();
+            let (response, mut stream) = sender.send_request(put, false).unwrap();
+            let message = framed(&[0; 100]).slice(..sent);
+            stream.send_data(message, sent == 105).unwrap();
+            let answer = answer(response).await.unwrap();
+            assert_eq!(answer.status(), ("4".into(), text.into()), "{timeout}");
+            assert_eq!(world.now_nanos() - before, seconds * SECOND, "{timeout}");
+        }
+        assert_eq!(server.seen.started.get(), 0);
+    });
+}
+
 #[test]
 fn unfinished_messages_share_a_budget() {
     let world = World::default();
@@ -683,14 +713,19 @@ fn a_silent_peer_is_pinged_and_a_dead_one_left() {
         world.sleep(1000 * SECOND).await;
         assert!(!closed.get());
         assert!(!world.is_finished(alive.task));
-        // One that does not goes.
-        let (dead, mut io) = server(&world, limits);
+        // One that does not goes, an interval and the time for an answer after it was heard last.
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\0\x04\x01\0\0\0\0";
-        io.write_all(preface).await.unwrap();
-        world.sleep(190 * SECOND).await;
-        assert!(!world.is_finished(dead.task));
-        world.sleep(40 * SECOND).await;
-        assert!(world.is_finished(dead.task));
+        let window = b"\0\0\x04\x08\0\0\0\0\0\0\0\0\x01";
+        for heard_at in [0, 50, 99, 110] {
+            let (dead, mut io) = server(&world, limits.clone());
+            io.write_all(preface).await.unwrap();
+            world.sleep(heard_at * SECOND).await;
+            io.write_all(window).await.unwrap();
+            world.sleep(119 * SECOND).await;
+            assert!(!world.is_finished(dead.task), "heard at {heard_at} s");
+            world.sleep(2 * SECOND).await;
+            assert!(world.is_finished(dead.task), "heard at {heard_at} s");
+        }
     });
 }
 
