@@ -27,6 +27,8 @@ pub(super) struct Host {
     durable: Option<(u32, ManifestRef)>,
     /// In the superblock, but the store does not know yet.
     named: Option<u32>,
+    /// What the store said of its files when it gave up.
+    pub(super) failed: Option<String>,
 }
 
 /// What a life left behind.
@@ -48,6 +50,7 @@ impl Host {
             under_way: None,
             durable: None,
             named: None,
+            failed: None,
         }
     }
 
@@ -123,7 +126,7 @@ impl Host {
                     self.disk.limit_room(None);
                     self.store.retry_space();
                 }
-                ShardEvent::Failed { file, what } => panic!("{file}: {what}"),
+                ShardEvent::Failed { file, what } => self.failed = Some(format!("{file}: {what}")),
             }
         }
         false
@@ -180,6 +183,7 @@ impl Host {
     /// Opens the files as they are, if they can be opened.
     pub(super) fn try_reopen(&mut self) -> Result<(), ShardOpenError> {
         (self.under_way, self.durable, self.named) = (None, None, None);
+        self.failed = None;
         self.disk.crash(&Crash::Kill { fates: Vec::new() });
         let mut opening = ShardOpening::new(self.config.clone(), self.image);
         for _ in 0..STEPS_MAX {

@@ -301,3 +301,58 @@ fn memory_of_pages_stays_bounded() {
     assert!(resident <= 40 + 1, "{resident} pages in memory");
     host.check();
 }
+
+/// Whatever request fails: nothing is emitted afterwards, no image comes to count, and what counted before
+/// opens.
+#[test]
+fn a_failed_request_ends_all_writing() {
+    let mut failures = 0;
+    for after in 0..60 {
+        let mut host = Host::new(StoreConfig::new(0, 1), after);
+        put(&mut host.store, 2, "a", "1");
+        if after % 2 == 0 {
+            host.freeze();
+            host.finish_checkpoint();
+        }
+        let before = host.image;
+        for number in 3..2_000 {
+            put(&mut host.store, number, &format!("key-{number}"), "value");
+        }
+        host.disk.fail_after(after / 2, diskio::sim::Fate::Lost);
+        host.freeze();
+        for _ in 0..1_000 {
+            host.turn();
+        }
+        host.disk.heal();
+        let Some(failed) = host.failed.take() else {
+            continue;
+        };
+        failures += 1;
+        let of_shard = failed.starts_with("shard-00") || failed.starts_with(".: ");
+        assert!(of_shard, "{failed}");
+        let mut out = Vec::new();
+        host.store.poll(&mut out);
+        assert_eq!((out, host.image), (Vec::new(), before));
+        host.crash();
+        let expected = before.map(|_| 2);
+        let found = host.settle(|store| store.get(b"a", 5));
+        assert_eq!(found.map(|version| version.modified.main), expected);
+        host.check();
+    }
+    assert!(failures > 10, "{failures} failures");
+}
+
+#[test]
+fn damage_names_file_and_offset() {
+    let (mut host, reference) = with_root_on_disk();
+    let need = Need::Page(reference);
+    let garbage = Bytes::from(vec![1; reference.blocks as usize * BLOCK_BYTES]);
+    let error = host.store.load(&need, Some(garbage)).expect_err("damaged");
+    let damage = host.store.damage(&error).to_string();
+    let place = format!(
+        "shard-00/pages at offset {}:",
+        reference.address * BLOCK_BYTES as u64
+    );
+    assert!(damage.starts_with(&place), "{damage}");
+    assert!(damage.contains("checksum"), "{damage}");
+}
