@@ -280,7 +280,7 @@ impl EventLog {
         (end <= segment.pieces[piece].end()).then_some((segment, piece))
     }
 
-    /// The piece in memory that holds `loc`, and where in it.
+    /// A piece, if it is in the tail.
     fn hot(&self, segment: &Segment, piece: usize) -> Option<&HotPiece> {
         self.tail.get(segment.pieces_before + piece as u64)
     }
