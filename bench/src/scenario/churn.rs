@@ -331,7 +331,12 @@ impl Churn {
             Better::Lower,
         );
         let mut labels = vec![COMPACTION];
-        labels.extend(self.mark.iter().map(|rule| rule.label.as_str()));
+        for rule in &self.mark {
+            // Several rules may tell of the same activity, each in another server's words.
+            if !labels.contains(&rule.label.as_str()) {
+                labels.push(&rule.label);
+            }
+        }
         for label in labels {
             let windows = Windows::of(&phase.timeline, marks, label, &cycles);
             let shown = |what: &str| format!("{name}: {what}");

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use super::churn::CHECKPOINT_RULE;
 use super::{KeyOptions, MEBIBYTE, SETTLE, fill_plan, payload_bytes, sample, seconds};
 use crate::cgroup::{MemoryGroup, MemoryLimit};
 use crate::client::{Client, malformed};
@@ -30,6 +31,8 @@ const EXAMPLES: &str = "Examples:
     ringbench scale --b target/release/ringd --a bench/etcd/bin/etcd --memory-limit 0 --resident \\
         --naming kubernetes --value-bytes 16 --overwrite-percent 0 --before-checkpoint";
 
+/// How etcd's log shows what bounds its replay.
+const SNAPSHOT_RULE: &str = "checkpoint=triggering snapshot..saved snapshot";
 /// A restart that takes longer is given up.
 const RESTART_LIMIT: Duration = Duration::from_secs(1800);
 /// Puts of each step of the search for the next checkpoint.
@@ -72,12 +75,12 @@ pub struct Scale {
     /// Puts after the compaction, right before the kill.
     #[arg(long, default_value_t = 0)]
     tail_puts: u64,
-    /// Kill when 95 % of the way to the next checkpoint are gone, as the log of B shows them.
+    /// Kill when 95 % of the way to the next checkpoint are gone, as the server's log shows them.
     #[arg(long)]
     before_checkpoint: bool,
-    /// Where the log shows checkpoints, as LABEL=BEGIN..END.
-    #[arg(long, default_value = super::churn::CHECKPOINT_RULE)]
-    checkpoint_mark: Rule,
+    /// Where a server's log shows checkpoints, as LABEL=BEGIN..END; may be given several times.
+    #[arg(long, default_values = [CHECKPOINT_RULE, SNAPSHOT_RULE])]
+    checkpoint_mark: Vec<Rule>,
     /// Judge memory per key and restart by the goals for a resident store.
     #[arg(long)]
     resident: bool,
@@ -380,8 +383,8 @@ impl Run<'_> {
     /// Counts the puts between two checkpoints and stops shortly before a third.
     fn approach_checkpoint(&mut self) -> io::Result<()> {
         eprintln!("  approach the next checkpoint");
-        let rules = [self.scale.checkpoint_mark.clone()];
-        let mut log = LogMarks::open(&self.server.log_path(), &rules)?;
+        let rules = &self.scale.checkpoint_mark;
+        let mut log = LogMarks::open(&self.server.log_path(), rules)?;
         let mut marks: Vec<Mark> = Vec::new();
         let search_max = self.keys.count.max(STEP_PUTS) * 4;
         let (mut seen, mut since, mut distance) = (0, 0, 0);
