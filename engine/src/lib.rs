@@ -4,6 +4,7 @@
 pub mod auth;
 pub mod checkpoint;
 pub mod command;
+pub mod compaction;
 pub mod coordinator;
 pub mod defect;
 pub mod entry;

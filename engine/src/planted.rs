@@ -37,6 +37,16 @@ pub(crate) enum Bug {
     AllocatorForgetsManifest,
     /// A compaction drops a tombstone that stands exactly at its revision.
     TombstoneAtCompactionDropped,
+    /// A pass begins behind the former compaction's revision instead of at it.
+    CompactionSkipsOldTarget,
+    /// A dropped version's record is released twice.
+    ReleaseTwice,
+    /// The copy of one record is taken for every version of its key.
+    CollectionForgetsPlace,
+    /// A segment's file goes although the durable image still names it.
+    VictimDeletedEarly,
+    /// The hash counts superseded versions that no pass has dropped yet.
+    HashCountsCompacted,
 }
 
 #[cfg(test)]

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use diskio::{FileName, IoFailure, IoId, IoOperation, Requests};
 
-use super::segment::SegmentFile;
+use super::segment::{SegmentFile, SegmentKind};
+use super::stream::Stream;
 use super::table::{self, TableError, TableWriter};
-use super::tail::{Tail, Writing};
+use super::tail::Writing;
 use super::{EventLog, SegmentId};
+use crate::planted::{Bug, planted};
 use crate::store::StoreConfig;
 
 /// A request in flight.
@@ -16,7 +18,7 @@ enum Work {
     /// Creates the file of a segment.
     Create(SegmentId),
     /// Writes the piece at this position of the log.
-    Write(u64),
+    Write(SegmentKind, u64),
 }
 
 /// What became of a completed request.
@@ -38,26 +40,14 @@ pub(crate) enum Completed {
     },
 }
 
-/// What the image holds of a segment.
-#[derive(Clone, Copy, Debug)]
-struct Frozen {
-    pieces: usize,
-    live_bytes: u64,
-}
-
 /// What is requested of the disk, and what was done.
-///
-/// Invariants: pieces before `written` are written, none from `issued` on is requested; `again` is below
-/// `issued`.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
     /// There is somebody who executes requests.
     attached: bool,
     in_flight: BTreeMap<IoId, Work>,
-    written: u64,
-    issued: u64,
-    /// Pieces whose write found no room.
-    again: BTreeSet<u64>,
+    /// Whose turn it is when both kinds have pieces to write.
+    settled_first: bool,
     /// No room: waits for [`EventLog::retry_space`].
     stalled: bool,
     failed: bool,
@@ -68,19 +58,11 @@ pub(super) struct Disk {
     created: u64,
     created_syncing: u64,
     created_published: u64,
-    /// The image, by position of the segment, and its number of pieces.
-    frozen: Vec<Frozen>,
-    frozen_pieces: u64,
 }
 
 impl Disk {
     pub(super) fn is_attached(&self) -> bool {
         self.attached
-    }
-
-    /// Whether the piece at position `sequence` and all before it are written.
-    pub(super) fn is_written(&self, sequence: u64) -> bool {
-        sequence < self.written
     }
 }
 
@@ -90,55 +72,52 @@ impl EventLog {
     /// # Errors
     /// The bytes are no table.
     pub(crate) fn restore(config: &StoreConfig, table: &[u8]) -> Result<EventLog, TableError> {
-        let (segments, totals) = table::read(table)?;
-        let frozen = segments.iter().map(|segment| Frozen {
-            pieces: segment.pieces.len(),
-            live_bytes: segment.live_bytes,
-        });
-        let disk = Disk {
-            attached: true,
-            written: totals.pieces,
-            issued: totals.pieces,
-            frozen: frozen.collect(),
-            frozen_pieces: totals.pieces,
-            ..Disk::default()
-        };
+        let found = table::read(table)?;
+        let log = EventLog::new(config);
+        let history_max = log.history.tail_bytes_max;
+        let settled_max = log.settled.tail_bytes_max;
         Ok(EventLog {
-            segments,
-            tail: Tail::behind(totals.pieces),
-            count: totals.records,
-            last: totals.last,
-            valid_bytes: totals.valid_bytes,
-            live_bytes: totals.live_bytes,
-            disk,
-            ..EventLog::new(config)
+            history: Stream::restore(SegmentKind::History, history_max, found.history),
+            settled: Stream::restore(SegmentKind::Settled, settled_max, found.settled),
+            next_number: found.next_number,
+            valid_bytes: found.totals.valid_bytes,
+            live_bytes: found.totals.live_bytes,
+            disk: Disk {
+                attached: true,
+                ..Disk::default()
+            },
+            ..log
         })
     }
 
     /// Fixes the log of an image: everything appended up to here, and the live bytes as they are now.
+    /// Segments that are retired are not in it any more; their files stay for the image before.
     pub(crate) fn freeze(&mut self) {
-        self.seal();
-        let frozen = self.segments.iter().map(|segment| Frozen {
-            pieces: segment.pieces.len(),
-            live_bytes: segment.live_bytes,
-        });
-        self.disk.frozen = frozen.collect();
-        self.disk.frozen_pieces = self.tail.next();
+        self.remove_retired();
+        for stream in [&mut self.history, &mut self.settled] {
+            stream.seal();
+            stream.fix();
+        }
     }
 
     /// Appends the table of the log as of the last freeze.
     pub(crate) fn frozen_table(&self, out: &mut Vec<u8>) {
-        let frozen = &self.disk.frozen;
-        let mut writer = TableWriter::new(out, frozen.len());
-        for (segment, frozen) in self.segments.iter().zip(frozen) {
-            writer.push(segment, &segment.pieces[..frozen.pieces], frozen.live_bytes);
+        let streams = [&self.history, &self.settled];
+        let mut writer = TableWriter::new(out, self.next_number);
+        for stream in streams {
+            writer.begin(stream.frozen.len());
+            for (segment, frozen) in stream.segments.iter().zip(&stream.frozen) {
+                writer.push(segment, &segment.pieces[..frozen.pieces], frozen.live_bytes);
+            }
         }
         writer.finish();
     }
 
     /// Whether everything that the frozen table names is written.
     pub(crate) fn is_frozen_written(&self) -> bool {
-        self.disk.written >= self.disk.frozen_pieces
+        [&self.history, &self.settled]
+            .iter()
+            .all(|stream| stream.written >= stream.frozen_pieces)
     }
 
     /// Requests at most `slots` creations and writes. The shard's directory is there.
@@ -153,15 +132,32 @@ impl EventLog {
 
     /// Requests what comes next, if anything can be requested now.
     fn request_next(&mut self, io: &mut Requests<'_>) -> bool {
-        let again = self.disk.again.first().copied();
-        let sequence = again.unwrap_or(self.disk.issued);
-        let Some(piece) = self.tail.get(sequence).filter(|piece| piece.is_sealed()) else {
+        let mut kinds = [SegmentKind::History, SegmentKind::Settled];
+        if self.disk.settled_first {
+            kinds.reverse();
+        }
+        for kind in kinds {
+            if self.request_next_of(kind, io) {
+                self.disk.settled_first = kind == SegmentKind::History;
+                return true;
+            }
+        }
+        false
+    }
+
+    fn request_next_of(&mut self, kind: SegmentKind, io: &mut Requests<'_>) -> bool {
+        let stream = self.stream(kind);
+        let again = stream.again.first().copied();
+        let sequence = again.unwrap_or(stream.issued);
+        let piece = stream.tail.get(sequence).filter(|piece| piece.is_sealed());
+        let Some(piece) = piece else {
             return false;
         };
         let id = piece.segment;
         let file = self.file(id.number());
-        let index = self.segment_index(id).expect("the piece's segment");
-        let segment = &mut self.segments[index];
+        let index = stream.index_of(id).expect("the piece's segment");
+        let stream = self.stream_mut(kind);
+        let segment = &mut stream.segments[index];
         match segment.file {
             SegmentFile::Creating => false,
             SegmentFile::Absent => {
@@ -173,7 +169,7 @@ impl EventLog {
                 true
             }
             SegmentFile::There => {
-                let piece = self.tail.get_mut(sequence).expect("just seen");
+                let piece = stream.tail.get_mut(sequence).expect("just seen");
                 piece.writing = Writing::InFlight;
                 let operation = IoOperation::Write {
                     file,
@@ -181,9 +177,10 @@ impl EventLog {
                     data: piece.bytes().to_vec(),
                 };
                 let request = io.push(Vec::new(), operation);
-                self.disk.in_flight.insert(request, Work::Write(sequence));
-                self.disk.again.remove(&sequence);
-                self.disk.issued = self.disk.issued.max(sequence + 1);
+                stream.again.remove(&sequence);
+                stream.issued = stream.issued.max(sequence + 1);
+                let work = Work::Write(kind, sequence);
+                self.disk.in_flight.insert(request, work);
                 true
             }
         }
@@ -205,8 +202,9 @@ impl EventLog {
                 self.disk.created += 1;
                 Completed::Done
             }
-            (Work::Write(sequence), Ok(())) => {
-                self.piece_written(sequence);
+            (Work::Write(kind, sequence), Ok(())) => {
+                let segment = self.stream_mut(kind).piece_written(sequence);
+                self.disk.unsynced.insert(segment);
                 Completed::Done
             }
             (Work::Create(segment), Err(IoFailure::NoSpace)) => {
@@ -214,10 +212,11 @@ impl EventLog {
                 self.disk.stalled = true;
                 Completed::NoSpace
             }
-            (Work::Write(sequence), Err(IoFailure::NoSpace)) => {
-                let piece = self.tail.get_mut(sequence).expect("not written yet");
+            (Work::Write(kind, sequence), Err(IoFailure::NoSpace)) => {
+                let stream = self.stream_mut(kind);
+                let piece = stream.tail.get_mut(sequence).expect("not written yet");
                 piece.writing = Writing::Waiting;
-                self.disk.again.insert(sequence);
+                stream.again.insert(sequence);
                 self.disk.stalled = true;
                 Completed::NoSpace
             }
@@ -229,32 +228,19 @@ impl EventLog {
     }
 
     fn set_file(&mut self, id: SegmentId, file: SegmentFile) {
-        let index = self
-            .segment_index(id)
-            .expect("a segment that was requested");
-        self.segments[index].file = file;
-    }
-
-    fn piece_written(&mut self, sequence: u64) {
-        let piece = self.tail.get_mut(sequence).expect("not written yet");
-        piece.writing = Writing::Written;
-        let segment = piece.segment;
-        self.disk.unsynced.insert(segment);
-        let is_written = |tail: &Tail, sequence| {
-            let piece = tail.get(sequence);
-            piece.is_some_and(|piece| piece.writing == Writing::Written)
-        };
-        while is_written(&self.tail, self.disk.written) {
-            self.disk.written += 1;
-        }
-        self.tail.trim(self.tail_bytes_max);
+        let segment = self.segment_mut(id).expect("a segment that was requested");
+        segment.file = file;
     }
 
     fn failure(&self, work: Work, failure: &IoFailure) -> Completed {
         let (id, verb) = match work {
             Work::Create(id) => (id, "create".to_owned()),
-            Work::Write(sequence) => {
-                let piece = self.tail.get(sequence).expect("not written yet");
+            Work::Write(kind, sequence) => {
+                let piece = self
+                    .stream(kind)
+                    .tail
+                    .get(sequence)
+                    .expect("not written yet");
                 let len = piece.bytes().len();
                 let verb = format!("write {len} bytes at offset {}", piece.offset);
                 (piece.segment, verb)
@@ -286,15 +272,36 @@ impl EventLog {
         self.disk.created > self.disk.created_published
     }
 
-    /// The image whose files were given out for syncs is durable.
-    pub(crate) fn published(&mut self) {
+    /// The image whose files were given out for syncs is durable and counts. Answers the files of segments
+    /// that it does without.
+    pub(crate) fn published(&mut self) -> Vec<FileName> {
         self.disk.syncing.clear();
         self.disk.created_published = self.disk.created_syncing;
+        if planted(Bug::VictimDeletedEarly) {
+            self.remove_retired();
+        }
+        let leaving = std::mem::take(&mut self.leaving);
+        for (_, bytes) in &leaving {
+            self.valid_bytes -= bytes;
+        }
+        let files = leaving.iter().map(|(id, _)| self.file(id.number()));
+        files.collect()
+    }
+
+    /// Takes the retired segments out of the log.
+    fn remove_retired(&mut self) {
+        for stream in [&mut self.history, &mut self.settled] {
+            for segment in stream.segments.extract_if(.., |segment| segment.retired) {
+                self.leaving.push((segment.id, segment.valid_bytes()));
+                self.disk.unsynced.remove(&segment.id);
+                self.disk.syncing.remove(&segment.id);
+            }
+        }
     }
 
     /// The files that the log needs, each with the least length that it must have.
     pub(crate) fn files(&self) -> impl Iterator<Item = (FileName, u64)> {
-        self.segments.iter().map(|segment| {
+        self.segments().map(|segment| {
             let file = self.file(segment.id.number());
             (file, u64::from(segment.padded_end()))
         })

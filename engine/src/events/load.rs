@@ -4,7 +4,7 @@ use bytes::Bytes;
 use diskio::FileName;
 
 use super::record::padded;
-use super::segment::{PIECE_ALIGNMENT, Piece, Place};
+use super::segment::{PIECE_ALIGNMENT, Piece, Place, SegmentKind};
 use super::{EventLog, Loc, Record, RecordError, need_of};
 use crate::revision::Revision;
 use crate::step::Need;
@@ -41,7 +41,10 @@ pub(super) fn check_records(piece: &Piece, bytes: &[u8], salt: u64) -> Checked {
                 let next = len + padded(record.encoded_len());
                 let in_order = match former {
                     None => revision == piece.first,
-                    Some(former) => former < revision && revision <= piece.last,
+                    Some(former) => {
+                        piece.kind == SegmentKind::Settled
+                            || former < revision && revision <= piece.last
+                    }
                 };
                 records += 1;
                 let all = records == piece.records && revision == piece.last;
@@ -110,7 +113,12 @@ impl EventLog {
         };
         let expected = self.expectations.remove(&(segment.raw(), offset));
         let Some((holder, index)) = self.locate(segment, offset, len) else {
-            return Err(refused(wrong("no place of the event log")));
+            // The record may have been copied and its segment be gone since it was asked for. Whoever
+            // wants it asks again; twice for the same is no such case.
+            return match self.dropped.replace(*need) == Some(*need) {
+                false => Ok(()),
+                true => Err(refused(wrong("no place of the event log"))),
+            };
         };
         let piece = holder.pieces[index];
         let in_tail = self.hot(holder, index).is_some();
@@ -225,7 +233,7 @@ fn check_place(
     let revision = record.revision;
     let first = loc.offset == piece.offset;
     let last = loc.offset + padded(loc.len as usize) as u32 == piece.end();
-    let here = (piece.first..=piece.last).contains(&revision)
+    let here = piece.may_hold(revision)
         && first == (revision == piece.first)
         && last == (revision == piece.last)
         && expected.is_none_or(|expected| expected == revision);

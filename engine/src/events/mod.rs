@@ -17,6 +17,8 @@ mod load;
 mod loc;
 mod record;
 mod segment;
+mod space;
+mod stream;
 mod table;
 mod tail;
 #[cfg(test)]
@@ -30,6 +32,7 @@ use bytes::Bytes;
 pub(crate) use disk::Completed;
 pub use loc::{Loc, SegmentClass, SegmentId};
 pub use record::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES, Record, RecordError};
+pub(crate) use segment::SegmentKind;
 
 use crate::planted::{Bug, planted};
 use crate::revision::Revision;
@@ -40,15 +43,20 @@ use cache::Cache;
 use disk::Disk;
 use record::padded;
 use segment::{PIECE_ALIGNMENT, Piece, Place, SEGMENT_BYTES_LIMIT, Segment};
-use tail::{HotPiece, Tail};
+use stream::{Growth, Stream};
+use tail::HotPiece;
 
 /// The part of the memory for what is read back that goes to whole pieces.
 const WINDOWS_PART: u64 = 4;
 
+/// The part of the memory for the newest pieces that goes to settled ones.
+const SETTLED_PART: u64 = 8;
+
 /// The event log.
 ///
-/// Invariants: segment numbers ascend; revisions ascend strictly over all records; every piece is in the
-/// tail or written; what stands in a cache has passed its checks.
+/// Invariants: numbers of segments are above those of all before, of either kind; revisions ascend strictly
+/// over all records of history; every piece is in a tail or written; what stands in a cache has passed its
+/// checks.
 #[derive(Debug)]
 pub(crate) struct EventLog {
     shard: u16,
@@ -56,15 +64,16 @@ pub(crate) struct EventLog {
     segment_bytes_first: u32,
     segment_bytes_max: u32,
     piece_bytes: u32,
-    tail_bytes_max: u64,
-    segments: Vec<Segment>,
-    tail: Tail,
-    /// Records appended.
-    count: u64,
-    last: Revision,
+    history: Stream,
+    settled: Stream,
+    next_number: u64,
     /// Sums over the segments.
     valid_bytes: u64,
     live_bytes: u64,
+    /// Segments that the image under way does without and the published one has, with their bytes.
+    leaving: Vec<(SegmentId, u64)>,
+    /// The last need that named a segment which has gone.
+    dropped: Option<Need>,
     /// Records that were read back.
     records: Cache,
     /// Pieces that were read back, up to their first damage.
@@ -102,13 +111,13 @@ impl EventLog {
             segment_bytes_first: config.segment_bytes_first.next_multiple_of(PIECE_ALIGNMENT),
             segment_bytes_max: config.segment_bytes_max.next_multiple_of(PIECE_ALIGNMENT),
             piece_bytes: config.piece_bytes.next_multiple_of(PIECE_ALIGNMENT),
-            tail_bytes_max: config.tail_bytes_max,
-            segments: Vec::new(),
-            tail: Tail::default(),
-            count: 0,
-            last: Revision::default(),
+            history: Stream::new(SegmentKind::History, config.tail_bytes_max),
+            settled: Stream::new(SegmentKind::Settled, config.tail_bytes_max / SETTLED_PART),
+            next_number: 1,
             valid_bytes: 0,
             live_bytes: 0,
+            leaving: Vec::new(),
+            dropped: None,
             records: Cache::new(config.value_cache_bytes - windows_bytes),
             windows: Cache::new(windows_bytes),
             expectations: BTreeMap::new(),
@@ -122,10 +131,10 @@ impl EventLog {
 
     /// Revision of the newest record.
     pub(crate) fn last(&self) -> Revision {
-        self.last
+        self.history.last
     }
 
-    /// Bytes of all records.
+    /// Bytes of all records, those of segments that leave with the image under way too.
     pub(crate) fn valid_bytes(&self) -> u64 {
         self.valid_bytes
     }
@@ -135,32 +144,36 @@ impl EventLog {
         self.live_bytes
     }
 
-    /// Live bytes of each segment, in order.
+    /// All segments, kind by kind in the order of their numbers.
+    fn segments(&self) -> impl Iterator<Item = &Segment> {
+        self.history.segments.iter().chain(&self.settled.segments)
+    }
+
+    /// Live bytes of each segment.
     pub(crate) fn live_bytes_of_segments(&self) -> impl Iterator<Item = (SegmentId, u64)> {
-        self.segments
-            .iter()
+        self.segments()
             .map(|segment| (segment.id, segment.live_bytes))
     }
 
     /// Memory that tail, caches and index take.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        let pieces: usize = self
-            .segments
-            .iter()
-            .map(|segment| segment.pieces.len())
-            .sum();
+        let pieces: usize = self.segments().map(|segment| segment.pieces.len()).sum();
         let index = (pieces * size_of::<Piece>()) as u64;
-        self.tail.memory_bytes() + self.records.bytes() + self.windows.bytes() + index
+        self.history.tail.memory_bytes()
+            + self.settled.tail.memory_bytes()
+            + self.records.bytes()
+            + self.windows.bytes()
+            + index
     }
 
     /// Appends `record`, whose revision is above all others.
     pub(crate) fn append(&mut self, record: &Record<'_>) -> Loc {
         if !planted(Bug::EventsOutOfOrder) {
             assert!(
-                record.revision > self.last,
+                record.revision > self.history.last,
                 "event {:?} behind {:?}",
                 record.revision,
-                self.last
+                self.history.last
             );
         }
         #[cfg(test)]
@@ -169,87 +182,33 @@ impl EventLog {
         {
             return loc;
         }
-        let len = record.encoded_len();
-        if !self.tail.has_room(len) {
-            self.open_piece(len);
-        }
-        let at = self.tail.append(record, self.salt);
-        let segment = self.segments.last_mut().expect("the open piece's segment");
-        let ordinal = self.count;
-        if at == 0 {
-            let offset = segment.padded_end();
-            segment.pieces.push(Piece {
-                offset,
-                len: 0,
-                records: 0,
-                ordinal,
-                first: record.revision,
-                last: record.revision,
-            });
-        }
-        let piece = segment.pieces.last_mut().expect("the open piece");
-        piece.len += padded(len) as u32;
-        piece.records += 1;
-        piece.last = record.revision;
-        segment.live_bytes += len as u64;
-        self.live_bytes += len as u64;
-        self.valid_bytes += padded(len) as u64;
-        self.count += 1;
-        self.last = record.revision;
-        Loc {
-            segment: segment.id,
-            offset: piece.offset + at,
-            len: len as u32,
+        let growth = self.growth();
+        let (loc, opened) = self.history.append(record, growth);
+        self.count_appended(loc, opened)
+    }
+
+    fn growth(&self) -> Growth {
+        Growth {
+            salt: self.salt,
+            segment_bytes_first: self.segment_bytes_first,
+            segment_bytes_max: self.segment_bytes_max,
+            piece_bytes: self.piece_bytes,
+            next_number: self.next_number,
         }
     }
 
-    /// Seals the open piece and begins another one, large enough for a record of `len` bytes.
-    fn open_piece(&mut self, len: usize) {
-        self.seal();
-        if self
-            .segments
-            .last()
-            .is_none_or(|segment| !segment.fits(len))
-        {
-            self.open_segment(len);
-        }
-        let segment = self.segments.last().expect("just opened");
-        let offset = segment.padded_end();
-        let least = padded(len).next_multiple_of(PIECE_ALIGNMENT as usize);
-        let room = (segment.capacity - offset) as usize;
-        let limit = least.max(self.piece_bytes as usize).min(room);
-        self.tail.open(segment.id, offset, limit);
-    }
-
-    fn open_segment(&mut self, len: usize) {
-        let (number, capacity) = match self.segments.last() {
-            None => (1, self.segment_bytes_first),
-            Some(segment) => {
-                let double = segment.capacity.saturating_mul(2);
-                (segment.id.number() + 1, double.min(self.segment_bytes_max))
-            }
-        };
-        let least = padded(len).next_multiple_of(PIECE_ALIGNMENT as usize);
-        let least = u32::try_from(least).expect("a record below 2 GiB");
-        assert!(least <= SEGMENT_BYTES_LIMIT, "a record of {len} bytes");
-        self.segments.push(Segment::new(
-            SegmentId::event(number),
-            capacity.max(least),
-            self.tail.next(),
-        ));
-    }
-
-    /// Ends filling the open piece.
-    fn seal(&mut self) {
-        self.tail.seal();
-        self.tail.trim(self.tail_bytes_max);
+    fn count_appended(&mut self, loc: Loc, opened: bool) -> Loc {
+        self.next_number += u64::from(opened);
+        self.live_bytes += u64::from(loc.len);
+        self.valid_bytes += padded(loc.len as usize) as u64;
+        loc
     }
 
     /// A version that named the record at `loc` is gone.
     pub(crate) fn release(&mut self, loc: Loc) {
         let live = self
-            .segment_index(loc.segment)
-            .map(|index| &mut self.segments[index].live_bytes)
+            .segment_mut(loc.segment)
+            .map(|segment| &mut segment.live_bytes)
             .expect("a segment that a version named");
         let len = u64::from(loc.len);
         assert!(*live >= len, "{live} live bytes, {loc:?} released");
@@ -257,32 +216,51 @@ impl EventLog {
         self.live_bytes -= len;
     }
 
-    /// Position of a segment of this log.
-    fn segment_index(&self, id: SegmentId) -> Option<usize> {
+    fn stream(&self, kind: SegmentKind) -> &Stream {
+        match kind {
+            SegmentKind::History => &self.history,
+            SegmentKind::Settled => &self.settled,
+        }
+    }
+
+    fn stream_mut(&mut self, kind: SegmentKind) -> &mut Stream {
+        match kind {
+            SegmentKind::History => &mut self.history,
+            SegmentKind::Settled => &mut self.settled,
+        }
+    }
+
+    /// Kind and position of a segment of this log.
+    fn segment_index(&self, id: SegmentId) -> Option<(SegmentKind, usize)> {
         if id.class() != SegmentClass::Event {
             return None;
         }
-        let first = self.segments.first()?.id.number();
-        let guess = usize::try_from(id.number().checked_sub(first)?).ok()?;
-        if self.segments.get(guess).is_some_and(|found| found.id == id) {
-            return Some(guess);
-        }
-        self.segments
-            .binary_search_by_key(&id, |found| found.id)
-            .ok()
+        let streams = [&self.history, &self.settled].into_iter();
+        let mut found = streams.map(|stream| Some((stream.kind, stream.index_of(id)?)));
+        found.find_map(|found| found)
+    }
+
+    fn segment(&self, id: SegmentId) -> Option<&Segment> {
+        let (kind, index) = self.segment_index(id)?;
+        Some(&self.stream(kind).segments[index])
+    }
+
+    fn segment_mut(&mut self, id: SegmentId) -> Option<&mut Segment> {
+        let (kind, index) = self.segment_index(id)?;
+        Some(&mut self.stream_mut(kind).segments[index])
     }
 
     /// Segment and piece that have `len` bytes at `offset`.
     fn locate(&self, id: SegmentId, offset: u32, len: u32) -> Option<(&Segment, usize)> {
-        let segment = &self.segments[self.segment_index(id)?];
+        let segment = self.segment(id)?;
         let piece = segment.piece_at(offset)?;
         let end = offset.checked_add(len)?;
         (end <= segment.pieces[piece].end()).then_some((segment, piece))
     }
 
-    /// A piece, if it is in the tail.
+    /// The piece at an index of a segment, if it is in a tail.
     fn hot(&self, segment: &Segment, piece: usize) -> Option<&HotPiece> {
-        self.tail.get(segment.pieces_before + piece as u64)
+        self.stream(segment.kind).hot(segment, piece)
     }
 
     /// Value of the record at `loc`, in memory or to be loaded.
@@ -360,7 +338,7 @@ impl EventLog {
             || self
                 .locate(loc.segment, loc.offset, loc.len)
                 .is_some_and(|(segment, piece)| {
-                    self.disk.is_written(segment.pieces_before + piece as u64)
+                    self.stream(segment.kind).is_written(segment, piece)
                 });
         let Some(draws) = &mut self.missing else {
             return Step::Ready(());
@@ -375,81 +353,52 @@ impl EventLog {
 
     /// Records with main > `at`, to within the records of one piece.
     pub(crate) fn estimate_after(&self, at: i64) -> u64 {
-        let behind = self
+        let history = &self.history;
+        let behind = history
             .segments
             .partition_point(|segment| segment.last().main <= at);
-        let Some(segment) = self.segments.get(behind) else {
+        let Some(segment) = history.segments.get(behind) else {
             return 0;
         };
         let piece = segment
             .pieces
             .partition_point(|piece| piece.last.main <= at);
-        self.count - segment.pieces[piece].ordinal
+        history.count - segment.pieces[piece].ordinal
     }
 
-    /// Checks the index, and every record that is in the tail: checksum, order, no gaps.
+    /// Checks the index, and every record that is in a tail: checksum, order, no gaps.
     pub(crate) fn verify(&self) -> Result<(), String> {
-        let mut last = Revision::default();
-        let (mut count, mut valid, mut live) = (0, 0, 0);
-        let mut sequence = 0;
-        for segment in &self.segments {
-            segment.verify()?;
-            if segment.pieces_before != sequence {
-                return Err(format!("{:?}: not behind {sequence} pieces", segment.id));
-            }
-            for (index, piece) in segment.pieces.iter().enumerate() {
-                if piece.first <= last || piece.ordinal != count {
-                    return Err(format!("{:?}: {piece:?} behind {last:?}", segment.id));
-                }
-                match self.hot(segment, index) {
-                    Some(hot) => self.verify_piece(piece, hot.bytes())?,
-                    None if sequence >= self.tail.next() => {
-                        return Err(format!("{piece:?} is nowhere"));
-                    }
-                    None => {}
-                }
-                (last, count) = (piece.last, count + u64::from(piece.records));
-                valid += u64::from(piece.len);
-                sequence += 1;
-            }
-            live += segment.live_bytes;
+        self.history.verify(self.salt)?;
+        self.settled.verify(self.salt)?;
+        let (history, settled) = (self.history.sums(), self.settled.sums());
+        let leaving: u64 = self.leaving.iter().map(|(_, bytes)| bytes).sum();
+        let sums = (history.0 + settled.0 + leaving, history.1 + settled.1);
+        if sums != (self.valid_bytes, self.live_bytes) {
+            let kept = (self.valid_bytes, self.live_bytes);
+            return Err(format!("{sums:?} bytes found, {kept:?} counted"));
         }
-        let sums = (last, count, valid, live, sequence);
-        let kept = (
-            self.last,
-            self.count,
-            self.valid_bytes,
-            self.live_bytes,
-            self.tail.next(),
-        );
-        if sums != kept {
-            return Err(format!("{sums:?} events found, {kept:?} counted"));
-        }
-        Ok(())
-    }
-
-    /// Checks that `bytes` begin with the records of `piece`.
-    fn verify_piece(&self, piece: &Piece, bytes: &[u8]) -> Result<(), String> {
-        let checked = load::check_records(piece, bytes, self.salt);
-        match checked.error {
-            Some(error) => Err(format!("{piece:?} at {}: {error}", checked.len)),
+        match self
+            .segments()
+            .find(|segment| segment.id.number() >= self.next_number)
+        {
+            Some(segment) => Err(format!("{:?} before {}", segment.id, self.next_number)),
             None => Ok(()),
         }
     }
 
     #[cfg(test)]
     fn append_out_of_order(&mut self, record: &Record<'_>) -> Option<Loc> {
-        let pieces = &mut self.segments.last_mut()?.pieces;
+        let history = &mut self.history;
+        let pieces = &mut history.segments.last_mut()?.pieces;
         let index = pieces.len().checked_sub(2)?;
         let end = pieces[index].end();
-        let (segment, offset) = self.tail.append_before(record, self.salt, end)?;
+        let (segment, offset) = history.tail.append_before(record, self.salt, end)?;
         let len = record.encoded_len();
         pieces[index].len += padded(len) as u32;
-        let segment_index = self.segment_index(segment)?;
-        self.segments[segment_index].live_bytes += len as u64;
+        history.last = record.revision;
+        self.segment_mut(segment)?.live_bytes += len as u64;
         self.live_bytes += len as u64;
         self.valid_bytes += padded(len) as u64;
-        self.last = record.revision;
         let len = len as u32;
         Some(Loc {
             segment,

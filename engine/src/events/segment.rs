@@ -12,22 +12,40 @@ pub(super) const SEGMENT_BYTES_LIMIT: u32 = 1 << 31;
 /// Where a record stands: raw segment id and offset.
 pub(super) type Place = (u64, u32);
 
+/// What order the records of a segment have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum SegmentKind {
+    /// Revision order: the history of changes.
+    History,
+    /// None in particular; usually that of the keys, in batches. Records that were copied from elsewhere.
+    Settled,
+}
+
 /// A run of records that is written at once and read back at once. Records never straddle two pieces.
 ///
-/// Invariants: `offset` is a multiple of 4096, `len` of 8; there is at least one record; `first` ≤ `last`.
+/// Invariants: `offset` is a multiple of 4096, `len` of 8; there is at least one record; of history,
+/// `first` ≤ `last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
+    /// That of its segment.
+    pub(super) kind: SegmentKind,
     pub(super) offset: u32,
     /// Bytes of its records with the padding of each, without that of the piece.
     pub(super) len: u32,
     pub(super) records: u32,
-    /// Records of the whole log before this piece.
+    /// Records of its kind before this piece.
     pub(super) ordinal: u64,
+    /// Revisions of the first and the last record.
     pub(super) first: Revision,
     pub(super) last: Revision,
 }
 
 impl Piece {
+    /// Whether a record of this revision may stand in it.
+    pub(super) fn may_hold(&self, revision: Revision) -> bool {
+        self.kind == SegmentKind::Settled || (self.first..=self.last).contains(&revision)
+    }
+
     /// Where its last record ends.
     pub(super) fn end(&self) -> u32 {
         self.offset + self.len
@@ -50,30 +68,36 @@ pub(super) enum SegmentFile {
 /// A segment.
 ///
 /// Invariants: it has at least one piece; pieces stand one behind the other, each at the former's padded
-/// end, from 0 up to at most `capacity`; their records are in strictly ascending (main, sub) order.
+/// end, from 0 up to at most `capacity`; of history their records are in strictly ascending (main, sub) order.
+/// A retired one has no live bytes.
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) id: SegmentId,
+    pub(super) kind: SegmentKind,
     /// Length of its file, a multiple of 4096.
     pub(super) capacity: u32,
     /// Record bytes, without padding, that some version refers to.
     pub(super) live_bytes: u64,
     pub(super) pieces: Vec<Piece>,
-    /// Pieces of the whole log before this segment.
+    /// Pieces of its kind before this segment.
     pub(super) pieces_before: u64,
     pub(super) file: SegmentFile,
+    /// No version names it and none will: the next image does without it.
+    pub(super) retired: bool,
 }
 
 impl Segment {
     /// A segment that gets its first piece next.
-    pub(super) fn new(id: SegmentId, capacity: u32, pieces_before: u64) -> Self {
+    pub(super) fn new(id: SegmentId, kind: SegmentKind, capacity: u32, pieces_before: u64) -> Self {
         Segment {
             id,
+            kind,
             capacity,
             live_bytes: 0,
             pieces: Vec::new(),
             pieces_before,
             file: SegmentFile::Absent,
+            retired: false,
         }
     }
 
@@ -82,6 +106,11 @@ impl Segment {
         self.pieces
             .last()
             .map_or(Revision::default(), |piece| piece.last)
+    }
+
+    /// Bytes of its records.
+    pub(super) fn valid_bytes(&self) -> u64 {
+        self.pieces.iter().map(|piece| u64::from(piece.len)).sum()
     }
 
     /// Where the next piece begins.
@@ -110,17 +139,18 @@ impl Segment {
         }
         let mut offset = 0;
         for piece in &self.pieces {
-            if piece.offset != offset || piece.records == 0 || piece.first > piece.last {
+            let ordered = piece.may_hold(piece.first);
+            if piece.offset != offset || piece.records == 0 || !ordered || piece.kind != self.kind {
                 return Err(format!("{id:?}: {piece:?} at {offset}"));
             }
             offset = piece.padded_end();
         }
         let ordered = |pair: &[Piece]| pair[0].last < pair[1].first;
-        if !self.pieces.windows(2).all(ordered) {
+        if self.kind == SegmentKind::History && !self.pieces.windows(2).all(ordered) {
             return Err(format!("{id:?}: pieces out of order"));
         }
-        let valid: u64 = self.pieces.iter().map(|piece| u64::from(piece.len)).sum();
-        if self.live_bytes > valid {
+        let valid = self.valid_bytes();
+        if self.live_bytes > valid || self.retired && self.live_bytes > 0 {
             return Err(format!("{id:?}: {} of {valid} bytes live", self.live_bytes));
         }
         Ok(())

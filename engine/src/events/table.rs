@@ -4,14 +4,14 @@ use thiserror::Error;
 
 use super::SegmentId;
 use super::record::RECORD_HEADER_BYTES;
-use super::segment::{PIECE_ALIGNMENT, Piece, SEGMENT_BYTES_LIMIT, Segment, SegmentFile};
+use super::segment::{
+    PIECE_ALIGNMENT, Piece, SEGMENT_BYTES_LIMIT, Segment, SegmentFile, SegmentKind,
+};
 use crate::mvcc::varint;
 use crate::revision::Revision;
 
 /// First byte of a table.
 const VERSION: u64 = 1;
-/// A segment whose records are in revision order.
-const HISTORY: u64 = 1;
 /// Segment numbers are below this.
 const NUMBER_LIMIT: u64 = 1 << 48;
 /// A piece takes at least this many bytes of the table.
@@ -34,32 +34,50 @@ pub(super) struct Totals {
     pub(super) records: u64,
     pub(super) valid_bytes: u64,
     pub(super) live_bytes: u64,
-    pub(super) last: Revision,
+}
+
+/// A table that was read.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    pub(super) history: Vec<Segment>,
+    pub(super) settled: Vec<Segment>,
+    /// Number of the next segment.
+    pub(super) next_number: u64,
+    pub(super) totals: Totals,
 }
 
 /// Writes a segment table.
 pub(super) struct TableWriter<'a> {
     out: &'a mut Vec<u8>,
+    /// Of the last segment.
     number: u64,
+    /// Of the last record of history.
+    last: Revision,
     totals: Totals,
 }
 
 impl<'a> TableWriter<'a> {
-    pub(super) fn new(out: &'a mut Vec<u8>, segments: usize) -> Self {
+    pub(super) fn new(out: &'a mut Vec<u8>, next_number: u64) -> Self {
         varint::put(out, VERSION);
-        varint::put(out, segments as u64);
+        varint::put(out, next_number);
         TableWriter {
             out,
             number: 0,
+            last: Revision::default(),
             totals: Totals::default(),
         }
+    }
+
+    /// Begins the segments of the next kind: history, then settled.
+    pub(super) fn begin(&mut self, segments: usize) {
+        varint::put(self.out, segments as u64);
+        self.number = 0;
     }
 
     /// Adds a segment of which `pieces` are in the table.
     pub(super) fn push(&mut self, segment: &Segment, pieces: &[Piece], live_bytes: u64) {
         let number = segment.id.number();
         varint::put(self.out, number - self.number);
-        varint::put(self.out, HISTORY);
         varint::put(self.out, u64::from(segment.capacity / PIECE_ALIGNMENT));
         varint::put(self.out, live_bytes);
         varint::put(self.out, pieces.len() as u64);
@@ -76,17 +94,18 @@ impl<'a> TableWriter<'a> {
         varint::put(self.out, u64::from(padded / PIECE_ALIGNMENT));
         varint::put(self.out, u64::from(unused));
         varint::put(self.out, u64::from(piece.records));
-        for (revision, before) in [
-            (piece.first, self.totals.last.main),
-            (piece.last, piece.first.main),
-        ] {
+        let ordered = piece.kind == SegmentKind::History;
+        for (revision, before) in [(piece.first, self.last), (piece.last, piece.first)] {
+            let before = if ordered { before.main } else { 0 };
             varint::put(self.out, (revision.main - before) as u64);
             varint::put(self.out, u64::from(revision.sub));
+        }
+        if ordered {
+            self.last = piece.last;
         }
         self.totals.pieces += 1;
         self.totals.records += u64::from(piece.records);
         self.totals.valid_bytes += u64::from(piece.len);
-        self.totals.last = piece.last;
     }
 
     /// Ends the table.
@@ -103,23 +122,30 @@ impl<'a> TableWriter<'a> {
 }
 
 /// Reads a table, believing nothing.
-pub(super) fn read(table: &[u8]) -> Result<(Vec<Segment>, Totals), TableError> {
+pub(super) fn read(table: &[u8]) -> Result<Table, TableError> {
     let mut reader = Reader {
         rest: table,
         len: table.len(),
         totals: Totals::default(),
+        pieces: 0,
+        records: 0,
+        last: Revision::default(),
     };
     let version = reader.number("version")?;
     reader.require(
         version == VERSION,
         "a version that this program does not know",
     )?;
-    let count = reader.number("number of segments")?;
-    let mut segments: Vec<Segment> = Vec::new();
-    for _ in 0..count {
-        let former = segments.last().map_or(0, |segment| segment.id.number());
-        segments.push(reader.segment(former)?);
-    }
+    let next_number = reader.number("number of the next segment")?;
+    reader.require(
+        (1..=NUMBER_LIMIT).contains(&next_number),
+        "number of the next segment",
+    )?;
+    let history = reader.segments(SegmentKind::History, next_number)?;
+    let settled = reader.segments(SegmentKind::Settled, next_number)?;
+    let mut numbers = settled.iter().map(|segment| segment.id);
+    let twice = numbers.any(|id| history.binary_search_by_key(&id, |found| found.id).is_ok());
+    reader.require(!twice, "two segments of one number")?;
     let totals = reader.totals;
     for (sum, what) in [
         (totals.pieces, "sum of pieces"),
@@ -131,13 +157,23 @@ pub(super) fn read(table: &[u8]) -> Result<(Vec<Segment>, Totals), TableError> {
         reader.require(stored == sum, what)?;
     }
     reader.require(reader.rest.is_empty(), "bytes behind the end")?;
-    Ok((segments, totals))
+    Ok(Table {
+        history,
+        settled,
+        next_number,
+        totals,
+    })
 }
 
 struct Reader<'a> {
     rest: &'a [u8],
     len: usize,
     totals: Totals,
+    /// Pieces and records of the kind that is being read.
+    pieces: u64,
+    records: u64,
+    /// Of the last record of history.
+    last: Revision,
 }
 
 impl Reader<'_> {
@@ -164,15 +200,27 @@ impl Reader<'_> {
         u32::try_from(number).map_err(|_| self.error(what))
     }
 
-    fn segment(&mut self, former: u64) -> Result<Segment, TableError> {
+    fn segments(
+        &mut self,
+        kind: SegmentKind,
+        next_number: u64,
+    ) -> Result<Vec<Segment>, TableError> {
+        let count = self.number("number of segments")?;
+        (self.pieces, self.records) = (0, 0);
+        let mut segments: Vec<Segment> = Vec::new();
+        for _ in 0..count {
+            let former = segments.last().map_or(0, |segment| segment.id.number());
+            let segment = self.segment(kind, former)?;
+            self.require(segment.id.number() < next_number, "segment number")?;
+            segments.push(segment);
+        }
+        Ok(segments)
+    }
+
+    fn segment(&mut self, kind: SegmentKind, former: u64) -> Result<Segment, TableError> {
         let number = former.checked_add(self.number("segment number")?);
-        let number = number.filter(|number| *number > former && *number < NUMBER_LIMIT);
+        let number = number.filter(|number| *number > former);
         let number = number.ok_or_else(|| self.error("segment number"))?;
-        let kind = self.number("kind of segment")?;
-        self.require(
-            kind == HISTORY,
-            "a kind of segment that this program does not know",
-        )?;
         let capacity = self.number("capacity")?;
         let capacity = capacity.saturating_mul(u64::from(PIECE_ALIGNMENT));
         self.require(
@@ -184,11 +232,8 @@ impl Reader<'_> {
         let room = self.rest.len() as u64 / PIECE_BYTES_MIN;
         self.require((1..=room).contains(&count), "number of pieces")?;
 
-        let mut segment = Segment::new(
-            SegmentId::event(number),
-            capacity as u32,
-            self.totals.pieces,
-        );
+        let mut segment =
+            Segment::new(SegmentId::event(number), kind, capacity as u32, self.pieces);
         segment.file = SegmentFile::There;
         segment.pieces.reserve_exact(count as usize);
         let before = self.totals.valid_bytes;
@@ -221,27 +266,41 @@ impl Reader<'_> {
             records >= 1 && least <= u64::from(len),
             "more records than bytes",
         )?;
-        let former = self.totals.last;
-        let first = self.revision(former)?;
-        let last = self.revision(first)?;
-        self.require(first > former, "revisions that do not ascend")?;
+        let ordered = segment.kind == SegmentKind::History;
+        let former = self.last;
+        let (first, last) = match ordered {
+            true => {
+                let first = self.revision(former)?;
+                (first, self.revision(first)?)
+            }
+            false => {
+                let origin = Revision::default();
+                (self.revision(origin)?, self.revision(origin)?)
+            }
+        };
+        self.require(!ordered || first > former, "revisions that do not ascend")?;
         let single = records == 1;
         self.require(
-            last >= first && single == (first == last),
+            (!ordered || last >= first) && single == (first == last),
             "last revision of a piece",
         )?;
         let piece = Piece {
+            kind: segment.kind,
             offset,
             len,
             records,
-            ordinal: self.totals.records,
+            ordinal: self.records,
             first,
             last,
         };
         self.totals.pieces += 1;
         self.totals.records += u64::from(records);
         self.totals.valid_bytes += u64::from(len);
-        self.totals.last = last;
+        self.pieces += 1;
+        self.records += u64::from(records);
+        if ordered {
+            self.last = last;
+        }
         Ok(piece)
     }
 

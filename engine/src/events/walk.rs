@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::record::padded;
-use super::segment::{Piece, Segment};
-use super::{EventLog, Loc, RECORD_HEADER_BYTES, Record, need_of};
+use super::segment::{Piece, Segment, SegmentKind};
+use super::{EventLog, Loc, RECORD_HEADER_BYTES, Record, SegmentId, need_of};
 use crate::revision::Revision;
 use crate::step::{Need, Step, ready};
 
@@ -20,23 +20,26 @@ const RECORDS_MERGED_MIN: usize = 4;
 /// Where the walk over the log stands: at a record or at the end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cursor {
+    kind: SegmentKind,
     segment: usize,
     piece: usize,
     offset: u32,
 }
 
 impl EventLog {
-    /// The first record that is not below `revision`.
+    /// The first record of history that is not below `revision`.
     pub(crate) fn seek(&self, revision: Revision) -> Step<Cursor> {
-        let segment = self
+        let history = &self.history;
+        let segment = history
             .segments
             .partition_point(|segment| segment.last() < revision);
         let mut cursor = Cursor {
+            kind: SegmentKind::History,
             segment,
             piece: 0,
             offset: 0,
         };
-        let Some(found) = self.segments.get(segment) else {
+        let Some(found) = history.segments.get(segment) else {
             return Step::Ready(cursor);
         };
         cursor.piece = found.pieces.partition_point(|piece| piece.last < revision);
@@ -60,6 +63,24 @@ impl EventLog {
         }
     }
 
+    /// The record at `offset` of a segment of either kind; nothing at its end.
+    pub(crate) fn cursor_at(&self, segment: SegmentId, offset: u32) -> Option<Cursor> {
+        let (kind, index) = self.segment_index(segment)?;
+        let piece = self.stream(kind).segments[index].piece_at(offset)?;
+        Some(Cursor {
+            kind,
+            segment: index,
+            piece,
+            offset,
+        })
+    }
+
+    /// The cursor's offset, if it stands in this segment.
+    pub(crate) fn offset_in(&self, segment: SegmentId, cursor: Cursor) -> Option<u32> {
+        let (holder, _) = self.piece_of(cursor)?;
+        (holder.id == segment).then_some(cursor.offset)
+    }
+
     /// The record at the cursor, or what has to be loaded to read it; `None` at the end. The walk is meant
     /// to go up to the main revision `to`.
     pub(crate) fn read(&mut self, cursor: Cursor, to: i64) -> Step<Option<(Loc, Record<'_>)>> {
@@ -76,7 +97,7 @@ impl EventLog {
     }
 
     fn piece_of(&self, cursor: Cursor) -> Option<(&Segment, &Piece)> {
-        let segment = self.segments.get(cursor.segment)?;
+        let segment = self.stream(cursor.kind).segments.get(cursor.segment)?;
         Some((segment, &segment.pieces[cursor.piece]))
     }
 
@@ -117,7 +138,7 @@ impl EventLog {
 
     /// The cursor behind the record at `loc`, where `cursor` stands.
     pub(crate) fn behind(&self, cursor: Cursor, loc: Loc) -> Cursor {
-        let segment = &self.segments[cursor.segment];
+        let segment = &self.stream(cursor.kind).segments[cursor.segment];
         let offset = cursor.offset + padded(loc.len as usize) as u32;
         if offset < segment.pieces[cursor.piece].end() {
             return Cursor { offset, ..cursor };
@@ -132,6 +153,7 @@ impl EventLog {
                 segment: cursor.segment + 1,
                 piece: 0,
                 offset: 0,
+                ..cursor
             },
         }
     }
@@ -161,6 +183,7 @@ impl EventLog {
         let following = match segment.pieces.get(cursor.piece + 1) {
             Some(next) => Some((segment, cursor.piece + 1, next)),
             None => self
+                .stream(cursor.kind)
                 .segments
                 .get(cursor.segment + 1)
                 .map(|segment| (segment, 0, &segment.pieces[0])),

@@ -46,6 +46,7 @@ enum Work {
     Run(usize),
     Manifest,
     Sync,
+    Delete,
 }
 
 /// A request in flight, with all that is needed to emit it again.
@@ -107,6 +108,8 @@ pub(crate) struct Image {
     starved: VecDeque<Job>,
     /// Nothing is emitted until there may be space.
     waits_for_space: bool,
+    /// Files of the older image that no image needs any more.
+    deletions: Vec<FileName>,
     events: VecDeque<ShardEvent>,
     failed: bool,
 }
@@ -133,6 +136,7 @@ impl Image {
             jobs: BTreeMap::new(),
             starved: VecDeque::new(),
             waits_for_space: false,
+            deletions: Vec::new(),
             events: VecDeque::new(),
             failed: false,
         }
@@ -188,7 +192,14 @@ impl Image {
     /// Emits what may be emitted now: at most one run of pages, and no more writes than may be in flight.
     /// As long as something comes, call again.
     pub(crate) fn poll(&mut self, pages: &mut Pages, log: &mut EventLog, out: &mut Vec<IoRequest>) {
-        if self.failed || self.waits_for_space {
+        if self.failed {
+            return;
+        }
+        // Deletions make room, so they do not wait for it.
+        for file in std::mem::take(&mut self.deletions) {
+            self.emit(Work::Delete, IoOperation::Delete { file }, out);
+        }
+        if self.waits_for_space {
             return;
         }
         while let Some(job) = self.starved.pop_front() {
@@ -396,6 +407,7 @@ impl Image {
         };
         match result {
             Ok(_) => self.succeeded(job.work, pages),
+            Err(IoFailure::NotFound) if matches!(job.work, Work::Delete) => {}
             Err(IoFailure::NoSpace) if may_come_again(&job.operation) => {
                 self.starved.push_back(job);
                 self.wait_for_space();
@@ -423,7 +435,7 @@ impl Image {
                 self.created = true;
             }
             Work::Run(number) => pages.run_written(number),
-            Work::Manifest | Work::Sync => {}
+            Work::Manifest | Work::Sync | Work::Delete => {}
         }
     }
 
@@ -465,7 +477,7 @@ impl Image {
         }
         self.manifest = checkpoint.manifest.map(|(extent, _)| extent);
         self.created = false;
-        log.published();
+        self.deletions.extend(log.published());
     }
 }
 

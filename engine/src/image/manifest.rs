@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::allocator::{Allocator, Extent};
 use crate::page::{BLOCK_BYTES, PageRef, Swip};
+use crate::revision::Revision;
 use crate::tree::PageSums;
 
 /// `"RMF"`; the version follows.
@@ -36,7 +37,9 @@ mod at {
     pub(super) const MAP_WORDS: usize = 104;
     pub(super) const TABLE_BYTES: usize = 112;
     pub(super) const ATTACHMENT_BYTES: usize = 120;
-    pub(super) const RESERVED: usize = 128;
+    pub(super) const COMPACTION_MAIN: usize = 128;
+    pub(super) const COMPACTION_SUB: usize = 136;
+    pub(super) const RESERVED: usize = 140;
 }
 
 /// What an image says of its store, fixed at the freeze.
@@ -51,6 +54,8 @@ pub(crate) struct Frozen {
     pub(crate) sums: PageSums,
     /// 0: nothing was compacted.
     pub(crate) compacted: i64,
+    /// The first event that the compaction has to walk.
+    pub(crate) compaction_next: Revision,
     /// Sum of the event hashes of all versions in the tree.
     pub(crate) event_hashes: u64,
 }
@@ -110,12 +115,16 @@ impl Manifest {
             (at::PAGE_BLOCKS, frozen.sums.blocks),
             (at::COMPACTED, frozen.compacted as u64),
             (at::EVENT_HASHES, frozen.event_hashes),
+            (at::COMPACTION_MAIN, frozen.compaction_next.main as u64),
             (at::MAP_WORDS, map as u64),
             (at::TABLE_BYTES, table as u64),
             (at::ATTACHMENT_BYTES, attachment as u64),
         ] {
             put(at, &field.to_le_bytes());
         }
+        let sub = frozen.compaction_next.sub;
+        bytes[at::COMPACTION_SUB..at::RESERVED].copy_from_slice(&sub.to_le_bytes());
+        let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
         let mut end = HEADER_BYTES;
         for word in &self.map {
             put(end, &word.to_le_bytes());
@@ -190,6 +199,14 @@ impl Manifest {
         let lease_root = root_at(at::LEASE_ROOT, "root of the lease tree")?;
         let compacted = u64_at(at::COMPACTED) as i64;
         require(compacted >= 0, "compact revision")?;
+        let compaction_next = Revision {
+            main: u64_at(at::COMPACTION_MAIN) as i64,
+            sub: u32_at(at::COMPACTION_SUB),
+        };
+        require(
+            (0..=compacted).contains(&compaction_next.main),
+            "progress of the compaction",
+        )?;
         let manifest = Manifest {
             shard,
             id,
@@ -203,6 +220,7 @@ impl Manifest {
                     blocks: u64_at(at::PAGE_BLOCKS),
                 },
                 compacted,
+                compaction_next,
                 event_hashes: u64_at(at::EVENT_HASHES),
             },
             map,
@@ -296,6 +314,7 @@ mod tests {
                     blocks: 9,
                 },
                 compacted: 2,
+                compaction_next: Revision { main: 1, sub: 7 },
                 event_hashes: 99,
             },
             map: allocator.words().to_vec(),

@@ -6,6 +6,7 @@
 //! which revision is current. One key costs one request to one shard.
 
 mod events;
+mod hash;
 mod range;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use crate::command::*;
 
 pub use events::{EventRead, LeaseKeysRead};
+pub use hash::HashRead;
 pub use range::RangeRead;
 
 /// The main revision at which `range` reads, given the published and the compact revision.

@@ -22,6 +22,7 @@ use bytes::Bytes;
 use diskio::{IoFailure, IoId, IoOutput, IoRequest};
 
 use crate::command::{Compare, LeaseId};
+use crate::compaction::{Maintained, ScrubTarget};
 use crate::defect::Defect;
 use crate::image::{Dirty, ReadRequest, ShardEvent};
 use crate::revision::Revision;
@@ -128,6 +129,10 @@ impl Shard {
                 self.store.events(&events.query()).map(ShardReply::Events)
             }
             ShardRequest::Events(_) => Step::Ready(ShardReply::Refused),
+            ShardRequest::Hash(hash) if hash.compacted.max(0) == self.compacted.max(0) => {
+                self.store.hash(hash).map(ShardReply::Hash)
+            }
+            ShardRequest::Hash(_) => Step::Ready(ShardReply::Refused),
             ShardRequest::Freeze { id, attachment } => {
                 self.store.freeze(*id, attachment.clone());
                 Step::Ready(ShardReply::Frozen)
@@ -188,6 +193,38 @@ impl Shard {
     /// Emits again what found no space; about once a second after [`ShardEvent::NoSpace`].
     pub fn retry_space(&mut self) {
         self.store.retry_space();
+    }
+
+    /// Does a slice of background work of at most about a millisecond: the pass of a compaction, or emptying
+    /// event segments of which less than `percent` is live (see `compaction::COLLECT_BELOW_PERCENT`). After a
+    /// `Need` call again.
+    pub fn maintain(&mut self, percent: u64) -> Step<Maintained> {
+        // A changing request that waits for a load goes on where it stopped; nothing comes in between.
+        if self.progress.is_some() {
+            return Step::Ready(Maintained::Blocked);
+        }
+        self.store.maintain(percent)
+    }
+
+    /// What [`Shard::maintain`] needs cannot be read: it leaves that alone and goes on with the rest. What it
+    /// would have dropped or moved there stays.
+    pub fn maintain_without(&mut self, need: &Need) {
+        self.store.maintain_without(need);
+    }
+
+    /// What to read and check next for damage; none at the end of a round. After a `Need` call again.
+    pub fn scrub_next(&mut self) -> Step<Option<ScrubTarget>> {
+        self.store.scrub_next()
+    }
+
+    /// Checks the bytes of [`Shard::read_of`] for a scrub target.
+    pub fn scrub_check(&mut self, target: &ScrubTarget, bytes: &Bytes) -> Option<Damage> {
+        self.store.scrub_check(target, bytes)
+    }
+
+    /// What [`Shard::scrub_next`] needs cannot be read: the round goes on with the next part.
+    pub fn scrub_without(&mut self) {
+        self.store.scrub_without();
     }
 
     /// How much of the page cache only a checkpoint can free.

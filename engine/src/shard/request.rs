@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::command::*;
+use crate::compaction::{HashPart, HashRequest};
 use crate::key::KeyRange;
 use crate::revision::Revision;
 use crate::store::{EventChunk, EventQuery, RangeSet, Sizes, Version};
@@ -51,6 +52,8 @@ pub enum ShardRequest {
     },
     /// A chunk of history.
     Events(EventsRequest),
+    /// A slice of the hash of what is readable.
+    Hash(HashRequest),
     /// How large are you?
     Sizes,
     /// Fix the image of a checkpoint: all that was changed up to here, nothing after it. Comes
@@ -93,6 +96,8 @@ pub enum ShardReply {
     Count(i64),
     /// To `Events`.
     Events(EventChunk),
+    /// To `Hash`.
+    Hash(HashPart),
     /// To `Sizes`.
     Sizes(Sizes),
     /// To `Freeze`.

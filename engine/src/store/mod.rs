@@ -13,6 +13,7 @@
 mod check;
 mod history;
 mod interrupted;
+mod maintain;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub use types::{
     StoreConfig, Version,
 };
 
+use crate::compaction::{Collector, Pass, Scrubber};
 use crate::events::EventLog;
 use crate::image::{Dirty, Frozen, Image, ReadRequest, ShardEvent};
 use crate::page::{BLOCK_BYTES, PAGE_BYTES, Page, PageError, PageKind, PageRef, Swip};
@@ -35,6 +37,7 @@ use crate::shard::Damage;
 use crate::step::Need;
 use crate::tree::{Pages, Place, Tree};
 use interrupted::Interrupted;
+pub(crate) use write::write_cell;
 
 /// One shard's tree, event log and lease tree. Owned by the core that the shard lives on.
 ///
@@ -62,6 +65,11 @@ pub struct Store {
     /// The cell under construction, kept for its capacity.
     scratch: Vec<u8>,
     interrupted: Interrupted,
+    pass: Pass,
+    collector: Collector,
+    scrubber: Scrubber,
+    /// Whether the next slice is the pass's.
+    pass_turn: bool,
     image: Image,
     shard: u16,
     /// The last page that was loaded and had no place.
@@ -93,6 +101,10 @@ impl Store {
             event_hashes: 0,
             scratch: Vec::new(),
             interrupted: Interrupted::default(),
+            pass: Pass::restore(0, Revision::default()),
+            collector: Collector::new(config.collection_bytes_max),
+            scrubber: Scrubber::default(),
+            pass_turn: true,
             image,
             shard: config.shard,
             dropped: None,
@@ -116,15 +128,21 @@ impl Store {
             event_hashes: frozen.event_hashes,
             scratch: Vec::new(),
             interrupted: Interrupted::default(),
+            pass: Pass::restore(frozen.compacted, frozen.compaction_next),
+            collector: Collector::new(config.collection_bytes_max),
+            scrubber: Scrubber::default(),
+            pass_turn: true,
             image,
             shard: config.shard,
             dropped: None,
         }
     }
 
-    /// Notes that reads below `revision` are refused from here on. Drops nothing by itself.
+    /// Notes that reads below `revision` are refused from here on. What they alone needed is dropped by
+    /// [`Store::maintain`].
     pub fn compact(&mut self, revision: i64) {
         self.compact_revision = self.compact_revision.max(revision);
+        self.pass.extend(self.compact_revision);
     }
 
     /// The highest revision that [`Store::compact`] was told, 0 for none.
@@ -166,6 +184,7 @@ impl Store {
         let (tree, leases) = (&self.tree, &self.leases);
         let (keys, compacted) = (self.live_keys, self.compact_revision);
         let event_hashes = self.event_hashes;
+        let compaction_next = self.pass.next();
         self.image
             .freeze(id, attachment, &mut self.pages, |pages| Frozen {
                 root: tree.root_image(pages),
@@ -173,6 +192,7 @@ impl Store {
                 keys,
                 sums: pages.sums(),
                 compacted,
+                compaction_next,
                 event_hashes,
             });
     }

@@ -30,6 +30,9 @@ pub struct StoreConfig {
     pub value_cache_bytes: u64,
     /// Pages in memory, 16 KiB each: clean leaves and overflow pages leave when there are more.
     pub page_cache_bytes: u64,
+    /// Live records of a segment that is emptied are copied in batches of about this many bytes, each in key
+    /// order.
+    pub collection_bytes_max: u64,
     /// Declares clean pages and values missing, to exercise every caller's retry.
     pub missing: Option<MissingHook>,
 }
@@ -46,6 +49,7 @@ impl StoreConfig {
             tail_bytes_max: 8 << 20,
             value_cache_bytes: 32 << 20,
             page_cache_bytes: 64 << 20,
+            collection_bytes_max: 16 << 20,
             missing: None,
         }
     }

@@ -8,7 +8,7 @@ use crate::page::{Page, PageKind, SlotId, Swip};
 use crate::planted::{Bug, planted};
 use crate::revision::Revision;
 use crate::step::{Step, ready};
-use crate::tree::{Pages, Place, Position};
+use crate::tree::{Pages, Place, Position, Tree};
 
 /// Bytes that a new cell takes at most beside its key and its older versions.
 const NEWEST_BYTES_MAX: usize = 128;
@@ -143,27 +143,13 @@ impl Store {
             .cell
             .ok()
             .map(|cell| versions::list(self.pages[position.leaf].payload(cell)));
-        let overflow = former.map_or(Swip::Absent, |former| former.overflow);
         versions::push(former.as_ref(), &entry, &mut payload);
-        let spills = versions::is_overfull(record.key, &payload);
-        if spills {
-            let (pages, leaf) = (&mut self.pages, position.leaf);
-            let place = (leaf, overflow);
-            payload = versions::spill(&payload, |run| store_run(pages, place, record.key, run));
-        }
         let counted = match planted(Bug::TombstoneKeepsCount) && live < 0 {
             true => 0,
             false => live,
         };
-        let pages = &mut self.pages;
-        let leaf = self
-            .tree
-            .write(pages, position, record.key, &payload, counted);
-        if spills && let Swip::Resident(newest) = versions::list(&payload).overflow {
-            // The leaf may have been split on the way, with the former reference still in it.
-            pages.set_parent(newest, Some(leaf));
-            pages.adopt(newest);
-        }
+        let (tree, pages) = (&mut self.tree, &mut self.pages);
+        let payload = write_cell(tree, pages, position, record.key, payload, counted);
         self.live_keys = self
             .live_keys
             .checked_add_signed(i64::from(live))
@@ -171,6 +157,30 @@ impl Store {
         self.scratch = payload;
         version
     }
+}
+
+/// Stores the cell of a key whose position this is and adds `live` to the counts above it; older versions
+/// move to overflow pages if there are too many. Returns the payload that was stored.
+pub(crate) fn write_cell(
+    tree: &mut Tree,
+    pages: &mut Pages,
+    position: Position,
+    key: &[u8],
+    mut payload: Vec<u8>,
+    live: i32,
+) -> Vec<u8> {
+    let spills = versions::is_overfull(key, &payload);
+    if spills {
+        let place = (position.leaf, versions::list(&payload).overflow);
+        payload = versions::spill(&payload, |run| store_run(pages, place, key, run));
+    }
+    let leaf = tree.write(pages, position, key, &payload, live);
+    if spills && let Swip::Resident(newest) = versions::list(&payload).overflow {
+        // The leaf may have been split on the way, with the former reference still in it.
+        pages.set_parent(newest, Some(leaf));
+        pages.adopt(newest);
+    }
+    payload
 }
 
 fn assert_key(key: &[u8]) {

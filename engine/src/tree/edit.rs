@@ -61,6 +61,22 @@ impl Tree {
         self.merge_upwards(pages, &position);
     }
 
+    /// Puts a payload that is not longer under `key`, or removes the key, which does not count as live.
+    /// `position` is the key's.
+    pub(crate) fn shrink(
+        &mut self,
+        pages: &mut Pages,
+        position: &Position,
+        payload: Option<&[u8]>,
+    ) {
+        let cell = position.cell.expect("a key that is there");
+        pages.edit(position.leaf, |page| match payload {
+            Some(payload) => page.replace(cell, payload),
+            None => page.remove(cell),
+        });
+        self.merge_upwards(pages, position);
+    }
+
     /// Splits the leaf of `position` and whatever has no room for the new separators.
     fn split(&mut self, pages: &mut Pages, position: &Position, key: &[u8]) {
         let mut left = position.leaf;
@@ -251,7 +267,11 @@ fn merge(pages: &mut Pages, parent: SlotId, left: usize) -> bool {
         _ => 0,
     };
     let cells = left_page.merged_bytes(right_page, prefix_len) + pulled_down;
-    if HEADER_BYTES + fences + cells > MERGED_BYTES_MAX {
+    let bytes_max = match left_page.is_empty() || right_page.is_empty() {
+        true => PAGE_BYTES,
+        false => MERGED_BYTES_MAX,
+    };
+    if HEADER_BYTES + fences + cells > bytes_max {
         return false;
     }
     let mut merged = Page::new(left_page.kind(), left_page.level(), low, high);

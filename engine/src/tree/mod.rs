@@ -110,13 +110,7 @@ impl Tree {
     /// Finds `key`, or the page that has to be loaded first.
     pub(crate) fn find(&mut self, pages: &mut Pages, key: &[u8]) -> Step<Position> {
         let mut path = Path::new();
-        let mut slot = match pages.enter(self.root) {
-            Ok(slot) => slot,
-            Err(entered) => {
-                self.root = Swip::Disk(entered);
-                return Step::Need(crate::step::Need::Page(entered));
-            }
-        };
+        let mut slot = ready!(self.enter_root(pages));
         while pages[slot].level() > 0 {
             let child = pages[slot].child_of(key);
             path.push(slot, child);
@@ -147,6 +141,49 @@ impl Tree {
             path,
             leaf: slot,
             cell: pages[slot].search(key),
+        }
+    }
+
+    /// Level of the root.
+    pub(crate) fn root_level(&mut self, pages: &mut Pages) -> Step<u8> {
+        let slot = ready!(self.enter_root(pages));
+        Step::Ready(pages[slot].level())
+    }
+
+    /// The page of a level that covers `key`, and where the next one of the level begins.
+    ///
+    /// Absent if the tree is not that high.
+    pub(crate) fn page_at(
+        &mut self,
+        pages: &mut Pages,
+        level: u8,
+        key: &[u8],
+    ) -> Step<(Swip, Option<Vec<u8>>)> {
+        let mut slot = ready!(self.enter_root(pages));
+        if pages[slot].level() <= level {
+            let swip = match pages[slot].level() == level {
+                true => self.root,
+                false => Swip::Absent,
+            };
+            return Step::Ready((swip, None));
+        }
+        loop {
+            let child = pages[slot].child_of(key);
+            if pages[slot].level() == level + 1 {
+                let (_, high) = pages[slot].fences_of_child(child);
+                return Step::Ready((pages[slot].child(child), high));
+            }
+            slot = ready!(pages.follow(Place::Child { slot, child }));
+        }
+    }
+
+    fn enter_root(&mut self, pages: &mut Pages) -> Step<SlotId> {
+        match pages.enter(self.root) {
+            Ok(slot) => Step::Ready(slot),
+            Err(entered) => {
+                self.root = Swip::Disk(entered);
+                Step::Need(crate::step::Need::Page(entered))
+            }
         }
     }
 

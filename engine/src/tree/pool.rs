@@ -416,6 +416,12 @@ impl Pages {
         self.frame(slot).image
     }
 
+    /// The image of the page in `slot`, if it is written and equal.
+    pub(crate) fn clean_image(&self, slot: SlotId) -> Option<PageRef> {
+        let frame = self.frame(slot);
+        frame.image.filter(|_| frame.state == State::Clean)
+    }
+
     /// Whether any page in memory refers to `reference`. Walks all of them.
     pub(crate) fn refers_to(&self, reference: PageRef) -> bool {
         let wanted = Swip::Disk(reference);

@@ -33,7 +33,12 @@ fn segments_double_and_pieces_are_aligned() {
         .map(|(index, value)| log.append(&record(revision(index), value)))
         .collect();
     log.verify().expect("a valid log");
-    let capacities: Vec<u32> = log.segments.iter().map(|found| found.capacity).collect();
+    let capacities: Vec<u32> = log
+        .history
+        .segments
+        .iter()
+        .map(|found| found.capacity)
+        .collect();
     assert!(capacities.len() > 3, "{capacities:?}");
     assert!(
         capacities
@@ -69,26 +74,29 @@ fn a_value_of_a_sealed_piece_is_not_copied() {
 fn pieces_leave_the_memory_only_when_they_are_written() {
     let mut log = filled(&small(), 500, 100);
     let mut files = Files::new();
-    let pieces = log.tail.next();
+    let pieces = log.history.tail.next();
     let full = log.memory_bytes();
-    assert!(log.tail.get(0).is_some(), "nothing is written yet");
+    assert!(log.history.tail.get(0).is_some(), "nothing is written yet");
     files.poll(&mut log, 2);
     assert_eq!(files.pending.len(), 1, "no write before the file is there");
     files.execute(&mut log, 0);
     files.poll(&mut log, 8);
     assert_eq!(files.pending.len(), 3, "two pieces, then the next file");
     files.execute(&mut log, 1);
-    assert!(log.tail.get(0).is_some(), "first in, first out");
+    assert!(log.history.tail.get(0).is_some(), "first in, first out");
     files.execute(&mut log, 0);
-    assert!(log.tail.get(1).is_none() && log.tail.get(2).is_some());
+    assert!(log.history.tail.get(1).is_none() && log.history.tail.get(2).is_some());
     files.drain(&mut log);
     assert!(log.memory_bytes() < full / 4);
-    assert!(log.tail.get(pieces - 1).is_some(), "the open piece stays");
+    assert!(
+        log.history.tail.get(pieces - 1).is_some(),
+        "the open piece stays"
+    );
     log.freeze();
     assert!(!log.is_frozen_written());
     files.drain(&mut log);
     assert!(log.is_frozen_written());
-    assert!(log.tail.get(pieces - 1).is_none());
+    assert!(log.history.tail.get(pieces - 1).is_none());
 }
 
 #[test]
@@ -176,7 +184,7 @@ fn the_table_is_that_of_the_freeze() {
     let table = table_of(&log);
     let loc = log.append(&record(500, b"later"));
     log.release(loc);
-    let first = log.segments[0].pieces[0];
+    let first = log.history.segments[0].pieces[0];
     let len = record(2, &[5; 100]).encoded_len() as u32;
     log.release(Loc {
         segment: SegmentId::event(1),

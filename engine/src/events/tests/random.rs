@@ -315,7 +315,7 @@ fn equals_a_list() {
         }
         run.check_bounds();
         restarts += u64::from(run.durable.is_some());
-        evicted += u64::from(run.log.tail.get(0).is_none());
+        evicted += u64::from(run.log.history.tail.get(0).is_none());
         run.files.drain(&mut run.log);
         run.log.freeze();
         run.files.drain(&mut run.log);

@@ -13,6 +13,7 @@ use super::{Entry, List, list, newest_flag, put_newest, put_older};
 use crate::events::Loc;
 use crate::page::Swip;
 use crate::planted::{Bug, planted};
+use crate::store::Version;
 
 /// Down to where versions are needed.
 ///
@@ -55,12 +56,12 @@ pub(crate) fn entries<'a>(list: &List<'a>) -> impl Iterator<Item = Entry> + use<
 }
 
 /// Applies `horizon` to a list. A list that stays shorter is written to `kept`, without a reference
-/// to older versions; the places of what goes are appended to `dropped`.
+/// to older versions; what goes is appended to `dropped`.
 pub(crate) fn compact(
     payload: &[u8],
     horizon: &Horizon,
     kept: &mut Vec<u8>,
-    dropped: &mut Vec<Loc>,
+    dropped: &mut Vec<Version>,
 ) -> Outcome {
     assert!(horizon.horizon <= horizon.compact_revision, "{horizon:?}");
     let list = list(payload);
@@ -77,9 +78,9 @@ pub(crate) fn compact(
     }
     let is_newest = older.rest.len() == list.older.len();
     if horizon.takes(&entry) {
-        dropped.push(entry.version.loc);
+        dropped.push(entry.version);
         if is_newest {
-            dropped.extend(older.map(|entry| entry.version.loc));
+            dropped.extend(older.map(|entry| entry.version));
             return Outcome::Gone;
         }
     } else {
@@ -88,7 +89,7 @@ pub(crate) fn compact(
             return Outcome::Kept;
         }
     }
-    dropped.extend(older.map(|entry| entry.version.loc));
+    dropped.extend(older.map(|entry| entry.version));
     kept.clear();
     put_newest(kept, &list.newest, Swip::Absent);
     kept.extend_from_slice(&list.older[..kept_bytes]);
@@ -142,7 +143,6 @@ mod tests {
     use crate::events::SegmentId;
     use crate::page::SlotId;
     use crate::revision::Revision;
-    use crate::store::Version;
     use crate::testing::Random;
 
     /// All versions of a key, newest to oldest.
@@ -187,12 +187,12 @@ mod tests {
         payload
     }
 
-    fn places(entries: &[Entry]) -> Vec<Loc> {
-        entries.iter().map(|entry| entry.version.loc).collect()
+    fn versions(entries: &[Entry]) -> Vec<Version> {
+        entries.iter().map(|entry| entry.version).collect()
     }
 
-    /// What stays, and the places of what goes.
-    fn naive(history: &History, horizon: &Horizon) -> (History, Vec<Loc>) {
+    /// What stays, and what goes.
+    fn naive(history: &History, horizon: &Horizon) -> (History, Vec<Version>) {
         let old_enough = |entry: &Entry| entry.version.modified.main <= horizon.horizon;
         let Some(first) = history.iter().position(old_enough) else {
             return (history.clone(), Vec::new());
@@ -200,16 +200,16 @@ mod tests {
         let newest = &history[first];
         let goes = newest.tombstone && newest.version.modified.main < horizon.compact_revision;
         let kept = first + usize::from(!goes);
-        (history[..kept].to_vec(), places(&history[kept..]))
+        (history[..kept].to_vec(), versions(&history[kept..]))
     }
 
     /// Applies the horizon to a history that stands in several lists, the first of them a cell.
-    fn by_lists(lists: &[Vec<u8>], horizon: &Horizon) -> (History, Vec<Loc>) {
+    fn by_lists(lists: &[Vec<u8>], horizon: &Horizon) -> (History, Vec<Version>) {
         let (mut kept, mut dropped) = (Vec::new(), Vec::new());
         let mut through = false;
         for payload in lists {
             if through {
-                dropped.extend(entries(&list(payload)).map(|entry| entry.version.loc));
+                dropped.extend(entries(&list(payload)).map(|entry| entry.version));
                 continue;
             }
             let mut shortened = Vec::new();

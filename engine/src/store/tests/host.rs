@@ -36,6 +36,12 @@ pub(super) struct Host {
 pub(super) struct Ends {
     pub(super) checkpoints: u64,
     pub(super) crashes: u64,
+    /// Slices of background work that did something.
+    pub(super) slices: u64,
+    /// Pages and pieces read by the scrub.
+    pub(super) scrubbed: u64,
+    /// Bytes of settled records at the end.
+    pub(super) settled: u64,
 }
 
 impl Host {

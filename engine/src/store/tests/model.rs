@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::command::{KeyValue, LeaseId};
-use crate::events::{Loc, SegmentId};
+use crate::events::{Loc, Record, SegmentId};
 use crate::key::KeyRange;
 use crate::revision::Revision;
 use crate::store::{Event, Version};
@@ -180,7 +180,60 @@ impl Model {
         self.compacted = self.compacted.max(revision);
     }
 
+    pub(super) fn compacted(&self) -> i64 {
+        self.compacted
+    }
+
+    /// The sum of the event hashes of what is readable from the compact revision to `at`.
+    pub(super) fn hash(&self, at: i64) -> u64 {
+        let mut sum = 0u64;
+        for (key, changes) in &self.keys {
+            let old = changes
+                .iter()
+                .rposition(|change| change.version.modified.main <= self.compacted);
+            for (index, change) in changes.iter().enumerate() {
+                let main = change.version.modified.main;
+                let readable = main > self.compacted || Some(index) == old && !change.tombstone;
+                if readable && main <= at {
+                    sum = sum.wrapping_add(u64::from(hash_of(key, change)));
+                }
+            }
+        }
+        sum
+    }
+
+    /// The sum of the event hashes of what a finished pass leaves: all above the compact revision, and of
+    /// each key the newest up to there, unless that is a tombstone below.
+    pub(super) fn retained(&self) -> u64 {
+        let mut sum = 0u64;
+        for (key, changes) in &self.keys {
+            let behind =
+                changes.partition_point(|change| change.version.modified.main <= self.compacted);
+            let newest = behind.checked_sub(1).map(|old| &changes[old]);
+            let kept =
+                newest.filter(|old| !old.tombstone || old.version.modified.main == self.compacted);
+            for change in changes[behind..].iter().chain(kept) {
+                sum = sum.wrapping_add(u64::from(hash_of(key, change)));
+            }
+        }
+        sum
+    }
+
     pub(super) fn live(&self) -> u64 {
         self.live
     }
+}
+
+fn hash_of(key: &[u8], change: &Change) -> u32 {
+    let version = &change.version;
+    let record = Record {
+        tombstone: change.tombstone,
+        revision: version.modified,
+        create: version.create,
+        version: version.version,
+        lease: version.lease,
+        key,
+        value: &change.value,
+    };
+    record.event_hash()
 }

@@ -63,6 +63,36 @@ fn allocator_forgets_manifest() {
 }
 
 #[test]
+fn compaction_skips_old_target() {
+    is_found_on_disk(Bug::CompactionSkipsOldTarget);
+}
+
+#[test]
+fn tombstone_at_compaction_dropped() {
+    is_found_on_disk(Bug::TombstoneAtCompactionDropped);
+}
+
+#[test]
+fn release_twice() {
+    is_found_on_disk(Bug::ReleaseTwice);
+}
+
+#[test]
+fn collection_forgets_place() {
+    is_found_on_disk(Bug::CollectionForgetsPlace);
+}
+
+#[test]
+fn victim_deleted_early() {
+    is_found_on_disk(Bug::VictimDeletedEarly);
+}
+
+#[test]
+fn hash_counts_compacted() {
+    is_found_on_disk(Bug::HashCountsCompacted);
+}
+
+#[test]
 fn version_search_off_by_one() {
     is_found(Bug::VersionSearchOffByOne, Keys::Paths);
 }

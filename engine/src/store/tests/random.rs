@@ -6,6 +6,7 @@ use super::host::{Ends, Host};
 use super::model::Model;
 use super::{Random, budget};
 use crate::command::{KeyValue, LeaseId};
+use crate::compaction::{HashRequest, Maintained};
 use crate::key::{End, KeyRange};
 use crate::page::PAGE_BYTES;
 use crate::revision::Revision;
@@ -58,6 +59,8 @@ pub(super) struct Pair {
     /// Changes that the images have: of the one that counts, and of the one under way.
     in_image: usize,
     in_frozen: usize,
+    /// Compactions are frequent.
+    compacts: bool,
     ends: Ends,
 }
 
@@ -76,6 +79,7 @@ impl Pair {
             page_cache_bytes: PAGE_BYTES as u64 * (4 + random.below(40)),
             tail_bytes_max: random.below(100_000),
             value_cache_bytes: 1 << (20 + random.below(3)),
+            collection_bytes_max: 1 << (10 + random.below(10)),
             missing: (around == Around::DiskAndMissing).then_some(hook),
             ..StoreConfig::new(3, seed)
         };
@@ -90,6 +94,7 @@ impl Pair {
             changes: Vec::new(),
             in_image: 0,
             in_frozen: 0,
+            compacts: !seed.is_multiple_of(3),
             ends: Ends::default(),
         }
     }
@@ -141,12 +146,13 @@ impl Pair {
 
     fn at(&mut self) -> i64 {
         let newest = self.revision.main;
-        match self.random.below(4) {
+        let at = match self.random.below(4) {
             0 => newest,
             1 => (newest - self.random.below(20) as i64).max(0),
             2 => newest + 5,
             _ => self.random.below(newest as u64 + 1) as i64,
-        }
+        };
+        at.max(self.model.compacted())
     }
 
     fn value(&mut self) -> Vec<u8> {
@@ -167,11 +173,11 @@ impl Pair {
 
     fn next_revision(&mut self) -> Revision {
         self.revision = match self.random.one_in(5) {
-            true => Revision {
+            true if self.revision.sub < u32::MAX => Revision {
                 sub: self.revision.sub + 1,
                 ..self.revision
             },
-            false => Revision {
+            _ => Revision {
                 main: self.revision.main + 1 + i64::from(self.random.one_in(9)),
                 sub: 0,
             },
@@ -188,8 +194,15 @@ impl Pair {
             900..930 => self.count(),
             930..960 => self.scan(),
             960..980 => self.events(),
-            980..998 => self.leases(),
+            980..994 => self.leases(),
+            994..998 => self.hash(),
             _ => self.compact(),
+        }
+        if self.compacts && self.random.one_in(60) {
+            self.compact();
+        }
+        for _ in 0..self.random.below(3) {
+            self.maintain();
         }
         if self.around != Around::Nothing {
             self.background();
@@ -225,6 +238,9 @@ impl Pair {
             let change = self.changes[next].clone();
             self.redo(&change);
             next += 1;
+            if self.random.one_in(2) {
+                self.slice();
+            }
             for _ in 0..self.random.below(3) {
                 if self.host.turn() {
                     self.in_image = self.in_frozen;
@@ -347,6 +363,7 @@ impl Pair {
 
     fn events(&mut self) {
         let from = self.random.below(self.revision.main as u64 + 2) as i64;
+        let from = from.max(self.model.compacted());
         let to = from + self.random.below(150) as i64;
         let ranges: RangeSet = (0..1 + self.random.below(4))
             .map(|_| self.range())
@@ -396,8 +413,60 @@ impl Pair {
         }
     }
 
+    /// A slice of background work, with what it must leave.
+    fn maintain(&mut self) {
+        self.slice();
+        let store = &self.host.store;
+        if store.compact_revision() == self.model.compacted()
+            && store.pass.is_done()
+            && self.random.one_in(10)
+        {
+            assert_eq!(store.event_hashes, self.model.retained(), "versions left");
+        }
+        if self.random.one_in(4)
+            && let Some(target) = self.host.settle(Store::scrub_next)
+        {
+            let bytes = self.host.read(self.host.store.read_of(target.need()));
+            let damage = self.host.store.scrub_check(&target, &bytes);
+            assert_eq!(damage, None, "of {target:?}");
+            self.ends.scrubbed += 1;
+        }
+    }
+
+    fn slice(&mut self) {
+        let percent = [30, 50, 90, 100][self.random.below(4) as usize];
+        let left = self.host.settle(|store| store.maintain(percent));
+        self.ends.slices += u64::from(left == Maintained::Working);
+    }
+
+    fn hash(&mut self) {
+        let (at, compacted) = (self.at(), self.model.compacted());
+        let mut sum = 0u64;
+        let mut from = Some(Bytes::new());
+        while let Some(start) = from {
+            let request = HashRequest {
+                from: start,
+                at,
+                compacted,
+            };
+            let part = self.host.settle(|store| store.hash(&request));
+            sum = sum.wrapping_add(part.sum);
+            from = part.resume;
+            if self.random.one_in(2) {
+                self.maintain();
+            }
+        }
+        assert_eq!(sum, self.model.hash(at), "hash at {at} above {compacted}");
+    }
+
     fn compact(&mut self) {
-        let revision = self.random.below(self.revision.main as u64 + 1) as i64;
+        let compacted = self.model.compacted();
+        let above = self
+            .random
+            .below((self.revision.main - compacted) as u64 + 1) as i64;
+        let revision = compacted + above;
+        // Whatever comes behind a compaction has a main revision of its own.
+        self.revision.sub = u32::MAX;
         self.host.store.compact(revision);
         self.model.compact(revision);
         self.changes.push(Change::Compact(revision));
@@ -425,6 +494,7 @@ pub(super) fn run(seed: u64, keys: Keys, around: Around, operations: u64) -> End
             pair.host.check();
         }
     }
+    pair.ends.settled = pair.host.store.log.settled_bytes();
     pair.ends
 }
 
@@ -435,10 +505,19 @@ fn runs(around: Around, seeds: u64) {
             let ends = run(seed, keys, around, 8_000);
             all.checkpoints += ends.checkpoints;
             all.crashes += ends.crashes;
+            all.slices += ends.slices;
+            all.scrubbed += ends.scrubbed;
+            all.settled += ends.settled;
         }
     }
     let had_a_disk = all.checkpoints > 0 && all.crashes > 0;
+    println!("{around:?}: {all:?}");
     assert_eq!(had_a_disk, around != Around::Nothing, "{all:?}");
+    assert!(all.slices > 0, "{all:?}");
+    assert!(
+        !had_a_disk || all.settled > 0 && all.scrubbed > 0,
+        "{all:?}"
+    );
 }
 
 #[test]
