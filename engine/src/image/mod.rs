@@ -12,12 +12,14 @@
 //! The formats and the reasons for the order are in `docs/internals/checkpoint.md`.
 
 mod allocator;
+mod inspect;
 mod machine;
 mod manifest;
 mod opening;
 mod types;
 
 pub(crate) use allocator::{Allocator, Extent};
+pub use inspect::{ImageReport, SegmentReport, read_manifest};
 pub(crate) use machine::Image;
 pub(crate) use manifest::Frozen;
 pub use opening::ShardOpening;

@@ -2,7 +2,8 @@
 //!
 //! Owns the open files of the data directory. Orders nothing by itself: a request starts when all
 //! the requests it names in `after` have succeeded, and is dropped without an answer when one of them
-//! failed. A write and the sync that follows it alone become one linked operation.
+//! failed. A write and the sync that follows it alone become one linked operation. Any number of
+//! requests may be under way; what one ending costs does not depend on how many others wait.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -35,11 +36,71 @@ struct Shared {
 #[derive(Default)]
 struct State {
     files: BTreeMap<FileName, File>,
-    /// Requests that are started or wait; an id that is in neither set has succeeded.
+    /// Requests that are started or wait; an id that is neither here nor in `failed` has succeeded.
     outstanding: BTreeSet<IoId>,
     failed: BTreeSet<IoId>,
-    waiting: Vec<IoRequest>,
+    waiting: BTreeMap<IoId, Blocked>,
+    /// Who waits for an outstanding request, in the order of submission.
+    dependents: BTreeMap<IoId, Vec<IoId>>,
     completions: VecDeque<(IoId, IoResult)>,
+}
+
+/// A request that waits for others.
+struct Blocked {
+    request: IoRequest,
+    /// Elements of its `after` that are outstanding.
+    left: usize,
+}
+
+impl State {
+    /// Takes a request that is to wait, or drops it if what it waits for has failed.
+    fn block(&mut self, request: IoRequest) {
+        let id = request.id;
+        if request.after.iter().any(|id| self.failed.contains(id)) {
+            self.outstanding.remove(&id);
+            self.failed.insert(id);
+            return;
+        }
+        let mut left = 0;
+        for before in &request.after {
+            if self.outstanding.contains(before) {
+                left += 1;
+                self.dependents.entry(*before).or_default().push(id);
+            }
+        }
+        self.waiting.insert(id, Blocked { request, left });
+    }
+
+    /// Notes that `id` succeeded; answers what can start now.
+    fn succeeded(&mut self, id: IoId) -> Vec<IoRequest> {
+        self.outstanding.remove(&id);
+        let mut ready = Vec::new();
+        for dependent in self.dependents.remove(&id).unwrap_or_default() {
+            let Some(blocked) = self.waiting.get_mut(&dependent) else {
+                continue;
+            };
+            blocked.left -= 1;
+            if blocked.left == 0 {
+                let blocked = self.waiting.remove(&dependent);
+                ready.extend(blocked.map(|blocked| blocked.request));
+            }
+        }
+        ready
+    }
+
+    /// Notes that `id` failed; everything that waits for it, through others too, is dropped.
+    fn failed(&mut self, id: IoId) {
+        let mut gone = vec![id];
+        while let Some(id) = gone.pop() {
+            self.outstanding.remove(&id);
+            self.failed.insert(id);
+            for dependent in self.dependents.remove(&id).unwrap_or_default() {
+                if self.waiting.remove(&dependent).is_some() {
+                    gone.push(dependent);
+                }
+            }
+        }
+    }
 }
 
 impl Disk {
@@ -79,8 +140,10 @@ impl Disk {
                 (true, None) => self.start(request),
                 (false, pair) => {
                     let mut state = self.0.state.borrow_mut();
-                    state.waiting.push(request);
-                    state.waiting.extend(pair);
+                    state.block(request);
+                    if let Some(sync) = pair {
+                        state.block(sync);
+                    }
                 }
             }
         }
@@ -145,12 +208,10 @@ impl Disk {
         written: Result<(), IoFailure>,
         synced: Result<(), IoFailure>,
     ) {
-        if written.is_err() {
-            let mut state = self.0.state.borrow_mut();
-            state.outstanding.remove(&sync);
-            state.failed.insert(sync);
-        }
         let was_written = written.is_ok();
+        if !was_written {
+            self.0.state.borrow_mut().failed(sync);
+        }
         self.finish(write, written.map(|()| IoOutput::None));
         if was_written {
             self.finish(sync, synced.map(|()| IoOutput::None));
@@ -158,37 +219,31 @@ impl Disk {
     }
 
     fn finish(&self, id: IoId, result: IoResult) {
-        let mut ready = Vec::new();
-        {
+        let ready = {
             let mut state = self.0.state.borrow_mut();
-            state.outstanding.remove(&id);
-            if result.is_err() {
-                state.failed.insert(id);
-            }
-            state.completions.push_back((id, result));
-            let mut index = 0;
-            while index < state.waiting.len() {
-                let request = &state.waiting[index];
-                if request.after.iter().any(|id| state.failed.contains(id)) {
-                    let request = state.waiting.remove(index);
-                    state.outstanding.remove(&request.id);
-                    state.failed.insert(request.id);
-                    index = 0;
-                } else if request
-                    .after
-                    .iter()
-                    .any(|id| state.outstanding.contains(id))
-                {
-                    index += 1;
-                } else {
-                    ready.push(state.waiting.remove(index));
+            let ready = match &result {
+                Ok(_) => state.succeeded(id),
+                Err(_) => {
+                    state.failed(id);
+                    Vec::new()
                 }
-            }
-        }
+            };
+            state.completions.push_back((id, result));
+            ready
+        };
         for request in ready {
             self.start(request);
         }
         self.0.completed.raise();
+    }
+
+    /// Reads from an open file, beside all requests. A short answer means that the file ends there.
+    ///
+    /// # Errors
+    /// As for [`IoOperation::Read`].
+    pub async fn read(&self, file: &FileName, offset: u64, len: u64) -> Result<Vec<u8>, IoFailure> {
+        let file = self.file(file)?;
+        file.read_at(len as usize, offset).await.map_err(failure)
     }
 
     fn file(&self, name: &FileName) -> Result<File, IoFailure> {
@@ -239,8 +294,7 @@ impl Disk {
                 Ok(IoOutput::Length(length))
             }
             IoOperation::Read { file, offset, len } => {
-                let file = self.file(&file)?;
-                let bytes = file.read_at(len as usize, offset).await.map_err(failure)?;
+                let bytes = self.read(&file, offset, len).await?;
                 Ok(IoOutput::Bytes(bytes))
             }
             IoOperation::Write { file, offset, data } => {

@@ -2,9 +2,10 @@
 //!
 //! The codes are those of BSD's sysexits, documented in `docs/OPERATIONS.md`.
 
+use engine::image::ShardOpenError;
 use wal::OpenError;
 
-use crate::node::StartError;
+use crate::node::{Failure, StartError};
 
 /// An end that is not a success.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,12 +74,45 @@ impl Exit {
     }
 }
 
+impl From<Failure> for Exit {
+    fn from(failure: Failure) -> Exit {
+        match failure {
+            Failure::Log(what) => Exit::log_failed(what),
+            Failure::Store(what) => Exit {
+                code: IO,
+                message: format!(
+                    "the store failed: {what}. Nothing has been acknowledged since, and nothing that was is \
+                     lost. Check the disk, then start again: the start replays the log"
+                ),
+            },
+            Failure::Damaged(damage) => Exit {
+                code: DATA,
+                message: format!(
+                    "stored data is damaged: {damage}. A request in the log needs it, so this member cannot \
+                     go on; restore it from another one"
+                ),
+            },
+        }
+    }
+}
+
 impl From<StartError> for Exit {
     fn from(error: StartError) -> Exit {
         let code = match &error {
             StartError::Directory { .. } => SYSTEM,
-            StartError::Locked { .. } => UNAVAILABLE,
-            StartError::Foreign { .. } => DATA,
+            StartError::Locked { .. }
+            | StartError::Shard {
+                error: ShardOpenError::Locked { .. },
+                ..
+            } => UNAVAILABLE,
+            StartError::Shard {
+                error: ShardOpenError::Io { .. },
+                ..
+            } => IO,
+            StartError::Foreign { .. }
+            | StartError::Checkpoint { .. }
+            | StartError::ShardCount { .. }
+            | StartError::Shard { .. } => DATA,
             StartError::Log {
                 error: OpenError::Io { .. },
                 ..

@@ -1,8 +1,11 @@
 //! `ringd inspect`: what stands in the files of a stopped node, read-only.
 //!
-//! Reads the superblock's copies and every record of the log, intact or not, and shows them as text or
-//! as JSON (`--json`; fields may be added, never change their meaning). Exits with the data code when
-//! something is damaged, so that scripts can ask. The salt is secret and not shown.
+//! Reads the superblock's copies, the checkpoint they name with the manifest of each shard, and every
+//! record of the log, intact or not, and shows them as text or as JSON (`--json`; fields may be added,
+//! never change their meaning). Exits with the data code when something is damaged, so that scripts can
+//! ask. The salt is secret and not shown.
+
+mod checkpoint;
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +15,7 @@ use wal::io::segment_number;
 use wal::superblock::Superblock;
 
 use crate::exit::{self, Exit};
+use checkpoint::CheckpointFound;
 
 const USAGE: &str = "usage: ringd inspect [--json] DATA-DIR";
 
@@ -51,6 +55,7 @@ pub fn run(arguments: &[String]) -> Result<(), Exit> {
 /// Everything found in a data directory.
 struct Found {
     copies: Vec<CopyReport>,
+    checkpoint: Option<CheckpointFound>,
     segments: Vec<Segment>,
 }
 
@@ -65,10 +70,12 @@ fn read(directory: &Path) -> Result<Found, Exit> {
     let Some(superblock) = inspect::newest(&copies) else {
         return Ok(Found {
             copies,
+            checkpoint: None,
             segments: Vec::new(),
         });
     };
     let salt = superblock.salt;
+    let checkpoint = checkpoint::read(directory, superblock);
     let mut segments = Vec::new();
     for (lane, name) in segment_files(&directory.join("wal"))? {
         let path = format!("wal/lane-{lane:02}/{name}");
@@ -81,7 +88,11 @@ fn read(directory: &Path) -> Result<Found, Exit> {
             records,
         });
     }
-    Ok(Found { copies, segments })
+    Ok(Found {
+        copies,
+        checkpoint,
+        segments,
+    })
 }
 
 fn segment_files(log: &Path) -> Result<Vec<(u16, String)>, Exit> {
@@ -140,6 +151,7 @@ impl Found {
             .count();
         let damaged = |record: &&RecordReport| record.state != RecordState::Intact;
         copies
+            + self.checkpoint.as_ref().map_or(0, CheckpointFound::damage)
             + self
                 .segments
                 .iter()
@@ -167,6 +179,7 @@ impl Found {
         });
         json!({
             "copies": copies.collect::<Vec<_>>(),
+            "checkpoint": self.checkpoint.as_ref().map(CheckpointFound::to_json),
             "segments": segments.collect::<Vec<_>>(),
         })
     }
@@ -182,6 +195,9 @@ impl Found {
                 "superblock copy {} at {}: {content}\n",
                 copy.copy, copy.offset
             ));
+        }
+        if let Some(checkpoint) = &self.checkpoint {
+            checkpoint.append_text(&mut text);
         }
         for segment in &self.segments {
             text.push_str(&format!("{} ({} bytes)\n", segment.path, segment.bytes));
@@ -207,6 +223,7 @@ fn superblock_json(superblock: &Superblock) -> Value {
         "clean_index": superblock.clean.map(|mark| mark.index.0),
         "checkpoint_id": superblock.checkpoint_id,
         "checkpoint_index": superblock.checkpoint_index.0,
+        "checkpoint_ids_reserved": superblock.checkpoint_ids_reserved,
         "salvaged": superblock.salvaged.as_ref().map(|salvaged| format!("{salvaged:?}")),
     })
 }

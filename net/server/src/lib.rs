@@ -13,6 +13,7 @@ pub mod identity;
 pub mod inspect;
 pub mod local;
 pub mod log;
+pub mod memory;
 pub mod node;
 pub mod peer;
 pub mod planted;

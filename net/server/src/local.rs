@@ -34,6 +34,11 @@ impl<T> Responder<T> {
     pub fn answer(self, value: T) {
         self.0.borrow_mut().value = Some(value);
     }
+
+    /// Whether somebody still waits for the answer.
+    pub fn is_awaited(&self) -> bool {
+        Rc::strong_count(&self.0) > 1
+    }
 }
 
 impl<T> Drop for Responder<T> {

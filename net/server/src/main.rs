@@ -7,7 +7,7 @@ use reactor::{DriverChoice, RunOptions};
 use ringd::config::{self, Config, IoDriver, LogLevel, Request};
 use ringd::exit::{self, Exit};
 use ringd::log::Logger;
-use ringd::{inspect, salvage, serve};
+use ringd::{inspect, memory, salvage, serve};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -53,7 +53,8 @@ fn run_server(arguments: &[String]) -> Result<(), Exit> {
     }
 }
 
-fn run_member(config: Config) -> Result<(), Exit> {
+fn run_member(mut config: Config) -> Result<(), Exit> {
+    config.memory_bytes = memory::usable_bytes().unwrap_or(0);
     let driver = match config.io_driver {
         IoDriver::Auto => DriverChoice::Auto,
         IoDriver::Uring => DriverChoice::Uring,

@@ -17,7 +17,7 @@ use crate::exit::Exit;
 use crate::identity::Identity;
 use crate::local::Changed;
 use crate::log::Logger;
-use crate::node::{Node, NodeOptions};
+use crate::node::{CheckpointOptions, Node, NodeOptions, StoreSizes};
 use crate::peer::PeerService;
 use crate::services::EtcdService;
 
@@ -25,6 +25,8 @@ use crate::services::EtcdService;
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 /// The process ends at the latest this long after the signal, whatever still runs.
 const STOP_TIMEOUT: Duration = Duration::from_millis(1800);
+/// A clean stop writes a checkpoint if no more than this is dirty: half a second on a slow disk.
+const STOP_CHECKPOINT_BYTES_MAX: u64 = 32 << 20;
 /// Pause after a failed accept, so that a full file table does not make the loop spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -71,7 +73,7 @@ pub async fn serve(world: World, config: Config, logger: Rc<Logger>) -> Result<(
     let peers = process
         .listen_all("--listen-peer-urls", &config.listen_peer_urls)
         .await?;
-    node.ready().await.map_err(Exit::log_failed)?;
+    node.ready().await.map_err(|what| exit_of(&node, what))?;
     node.publish_attributes();
     let request_limits = RequestLimits {
         write_bytes_max: config.max_request_bytes,
@@ -132,6 +134,11 @@ fn node_options(config: &Config, identity: Identity) -> NodeOptions {
         heartbeat_interval: config.heartbeat_interval,
         request_timeout: Duration::from_secs(5) + config.election_timeout * 2,
         watch_progress_interval: config.watch_progress_interval,
+        store: StoreSizes::for_memory(config.memory_bytes),
+        checkpoints: CheckpointOptions {
+            stop_dirty_bytes_max: STOP_CHECKPOINT_BYTES_MAX,
+            ..CheckpointOptions::default()
+        },
         ..NodeOptions::new(config.data_dir.clone(), identity)
     }
 }
@@ -185,7 +192,7 @@ async fn wait_for_end(
         let event = std::future::poll_fn(|context| {
             use std::future::Future;
             if let std::task::Poll::Ready(what) = failed.as_mut().poll(context) {
-                return std::task::Poll::Ready(Err(Exit::log_failed(what.unwrap_or_default())));
+                return std::task::Poll::Ready(Err(exit_of(node, what.unwrap_or_default())));
             }
             signal.as_mut().poll(context).map(Ok)
         })
@@ -202,6 +209,12 @@ async fn wait_for_end(
             Err(error) => return Err(Exit::internal(format!("cannot wait for signals: {error}"))),
         }
     }
+}
+
+/// How the process ends when its node has failed with `what`.
+fn exit_of(node: &Node, what: String) -> Exit {
+    node.failure()
+        .map_or_else(|| Exit::log_failed(what), Exit::from)
 }
 
 /// The core's clock, as connections see it.

@@ -1,49 +1,102 @@
-//! The shards that live on this core, each behind its mailbox.
+//! The shards that live on this core: their requests, what they load, and their background I/O.
 //!
-//! A shard handles its requests in the order in which they arrive. When a page or a value is not in
-//! memory the shard's mailbox stands still until it is loaded, and the request is tried again: the
-//! engine has changed nothing by then. Replies to the sequencer's coordinator are queued for it;
-//! replies to reads wake the task that asked.
+//! The coordinator's requests to a shard are executed one after the other; reads beside them, each on
+//! its own. When a page or a record is not in memory the request waits, is tried again once it was
+//! read, and changed nothing in between. Requests that need the same bytes share one read.
+//!
+//! Bytes that turn out damaged are read once more. If they stay so, the request that needs them is
+//! answered [`ShardReply::Damaged`] and all others go on; the coordinator's own requests cannot be
+//! passed over, so damage that one of them meets is kept for the node, which stops.
+//!
+//! What the shards write is polled by the node's background task in small slices; completions come
+//! back through [`Shards::complete`].
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use engine::shard::{Shard, ShardReply, ShardRequest};
+use bytes::Bytes;
+use engine::image::{Dirty, ReadRequest, ShardEvent};
+use engine::shard::{Damage, Shard, ShardReply, ShardRequest};
 use engine::step::{Need, Step};
-use engine::store::{Sizes, StoreConfig};
+use engine::store::Sizes;
 use reactor::{Class, World};
+use wal::io::{IoId, IoRequest};
 
+use crate::disk::{Disk, IoResult};
 use crate::local::{Flag, Responder, Waiting, one_shot};
 
-enum ReplyTo {
-    Coordinator,
-    Task(Responder<ShardReply>),
-}
+/// Most reads of one shard at a time; further ones wait.
+const LOADS_MAX: usize = 64;
+/// No more reads than this are begun ahead of time, so that they never take all the room.
+const HINTED_LOADS_MAX: usize = LOADS_MAX / 2;
 
+/// One shard and what is under way in it.
+///
+/// Invariants:
+/// - `changes` is in the order of the coordinator; of its elements at most the first was begun;
+/// - whoever waits is in `loads` or in `queue`, once;
+/// - while a read is `favoured`, no load is begun for another read.
 struct Host {
     shard: Shard,
-    mailbox: VecDeque<(ShardRequest, ReplyTo)>,
-    loading: bool,
+    changes: VecDeque<ShardRequest>,
+    /// The first change waits for a load.
+    change_waits: bool,
+    /// The need of the first change whose bytes were damaged once.
+    change_suspects: Option<Need>,
+    reads: BTreeMap<u64, WaitingRead>,
+    last_ticket: u64,
+    /// Reads under way, with those who wait for them.
+    loads: BTreeMap<Need, Vec<Waiter>>,
+    /// Loads that wait for room.
+    queue: VecDeque<(Need, Waiter)>,
+    /// A read that lost what was loaded for it before it could use it.
+    favoured: Option<u64>,
+}
+
+/// Who waits for a load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiter {
+    /// The first of the changes.
+    Change,
+    /// The read with this ticket.
+    Read(u64),
+}
+
+/// A read that waits.
+struct WaitingRead {
+    request: ShardRequest,
+    responder: Responder<ShardReply>,
+    /// What was loaded for it.
+    loaded: BTreeSet<Need>,
+    /// What was damaged once.
+    suspects: Option<Need>,
 }
 
 /// The shards of one core.
 pub struct Shards {
     world: World,
+    disk: Disk,
     hosts: Vec<RefCell<Host>>,
     replies: RefCell<VecDeque<(u16, ShardReply)>>,
     /// Raised when a reply to the coordinator waits and nobody is there to take it at once.
     replied: Rc<Flag>,
+    /// Raised when a shard may have something to write.
+    background: Flag,
+    /// What stops the coordinator.
+    damage: RefCell<Option<Damage>>,
     /// Longest artificial time a load takes; simulated worlds draw from it.
     load_delay_max: Cell<Duration>,
+    /// Records may be declared missing that are in memory, and perhaps nowhere else yet.
+    declares_missing: Cell<bool>,
 }
 
 /// An answer that is there already, or that comes.
 pub enum Asked {
     /// Answered without a wait.
     Ready(ShardReply),
-    /// The shard waits for a load, or has a backlog.
+    /// The shard waits for a load.
     Waiting(Waiting<ShardReply>),
 }
 
@@ -58,21 +111,31 @@ impl Asked {
 }
 
 impl Shards {
-    /// Empty shards, one per configuration.
-    pub fn new(world: World, configs: Vec<StoreConfig>, replied: Rc<Flag>) -> Rc<Shards> {
-        let host = |config| {
+    /// Hosts `shards`, whose files are on `disk`.
+    pub fn new(world: World, disk: Disk, shards: Vec<Shard>, replied: Rc<Flag>) -> Rc<Shards> {
+        let host = |shard| {
             RefCell::new(Host {
-                shard: Shard::new(config),
-                mailbox: VecDeque::new(),
-                loading: false,
+                shard,
+                changes: VecDeque::new(),
+                change_waits: false,
+                change_suspects: None,
+                reads: BTreeMap::new(),
+                last_ticket: 0,
+                loads: BTreeMap::new(),
+                queue: VecDeque::new(),
+                favoured: None,
             })
         };
         Rc::new(Shards {
             world,
-            hosts: configs.into_iter().map(host).collect(),
+            disk,
+            hosts: shards.into_iter().map(host).collect(),
             replies: RefCell::default(),
             replied,
+            background: Flag::default(),
+            damage: RefCell::default(),
             load_delay_max: Cell::new(Duration::ZERO),
+            declares_missing: Cell::new(false),
         })
     }
 
@@ -86,13 +149,21 @@ impl Shards {
         self.load_delay_max.set(delay);
     }
 
+    /// Expects needs of the engine's test mode: for what is in memory.
+    pub fn expect_declared_missing(&self) {
+        self.declares_missing.set(true);
+    }
+
+    fn host(&self, shard: u16) -> &RefCell<Host> {
+        &self.hosts[usize::from(shard)]
+    }
+
     /// Sends a request of the coordinator; the reply is taken with [`Shards::next_reply`].
     pub fn send(self: &Rc<Self>, shard: u16, request: ShardRequest) {
-        self.hosts[usize::from(shard)]
-            .borrow_mut()
-            .mailbox
-            .push_back((request, ReplyTo::Coordinator));
-        self.run(shard);
+        let mut host = self.host(shard).borrow_mut();
+        host.changes.push_back(request);
+        self.run_changes(shard, &mut host);
+        self.background.raise();
     }
 
     /// The next reply to the coordinator.
@@ -100,30 +171,29 @@ impl Shards {
         self.replies.borrow_mut().pop_front()
     }
 
-    /// Asks a shard on behalf of a task.
+    /// The damage that a request of the coordinator met, if one did: the state machine cannot go on.
+    pub fn damage(&self) -> Option<Damage> {
+        self.damage.borrow().clone()
+    }
+
+    /// Asks a shard on behalf of a task. Only for reads.
     pub fn ask(self: &Rc<Self>, shard: u16, request: ShardRequest) -> Asked {
-        {
-            let mut host = self.hosts[usize::from(shard)].borrow_mut();
-            if !host.loading && host.mailbox.is_empty() {
-                match host.shard.handle(&request) {
-                    Step::Ready(reply) => return Asked::Ready(reply),
-                    Step::Need(need) => {
-                        let (responder, waiting) = one_shot();
-                        host.mailbox.push_back((request, ReplyTo::Task(responder)));
-                        host.loading = true;
-                        drop(host);
-                        self.load(shard, need);
-                        return Asked::Waiting(waiting);
-                    }
-                }
-            }
-        }
+        let mut host = self.host(shard).borrow_mut();
+        let need = match host.shard.handle(&request) {
+            Step::Ready(reply) => return Asked::Ready(reply),
+            Step::Need(need) => need,
+        };
         let (responder, waiting) = one_shot();
-        self.hosts[usize::from(shard)]
-            .borrow_mut()
-            .mailbox
-            .push_back((request, ReplyTo::Task(responder)));
-        self.run(shard);
+        host.last_ticket += 1;
+        let ticket = host.last_ticket;
+        let read = WaitingRead {
+            request,
+            responder,
+            loaded: BTreeSet::new(),
+            suspects: None,
+        };
+        host.reads.insert(ticket, read);
+        self.want_with_hints(shard, &mut host, need, Waiter::Read(ticket));
         Asked::Waiting(waiting)
     }
 
@@ -144,46 +214,97 @@ impl Shards {
         total
     }
 
-    /// Handles what waits in a shard's mailbox until it is empty or something has to be loaded.
-    fn run(self: &Rc<Self>, shard: u16) {
-        loop {
-            let mut host = self.hosts[usize::from(shard)].borrow_mut();
-            if host.loading {
-                return;
-            }
-            let Some((request, reply_to)) = host.mailbox.pop_front() else {
-                return;
-            };
-            match host.shard.handle(&request) {
+    /// Executes the coordinator's requests until none is left or one has to wait.
+    fn run_changes(self: &Rc<Self>, shard: u16, host: &mut Host) {
+        while !host.change_waits
+            && let Some(request) = host.changes.front()
+        {
+            match host.shard.handle(request) {
                 Step::Ready(reply) => {
-                    drop(host);
-                    self.deliver(shard, reply, reply_to);
+                    host.changes.pop_front();
+                    host.change_suspects = None;
+                    self.replies.borrow_mut().push_back((shard, reply));
+                    self.replied.raise();
                 }
                 Step::Need(need) => {
-                    host.mailbox.push_front((request, reply_to));
-                    host.loading = true;
-                    drop(host);
-                    self.load(shard, need);
-                    return;
+                    host.change_waits = true;
+                    self.want_with_hints(shard, host, need, Waiter::Change);
                 }
             }
         }
     }
 
-    fn deliver(&self, shard: u16, reply: ShardReply, reply_to: ReplyTo) {
-        match reply_to {
-            ReplyTo::Task(responder) => responder.answer(reply),
-            ReplyTo::Coordinator => {
-                self.replies.borrow_mut().push_back((shard, reply));
-                self.replied.raise();
+    /// Tries a read again.
+    fn run_read(self: &Rc<Self>, shard: u16, host: &mut Host, ticket: u64) {
+        let Some(read) = host.reads.get_mut(&ticket) else {
+            return;
+        };
+        if !read.responder.is_awaited() {
+            host.end_read(ticket);
+            return;
+        }
+        match host.shard.handle(&read.request) {
+            Step::Ready(reply) => {
+                if let Some(read) = host.end_read(ticket) {
+                    read.responder.answer(reply);
+                }
+            }
+            Step::Need(need) => {
+                // It was there and is gone again: the cache is too small for all who read now.
+                if read.loaded.contains(&need) && host.favoured.is_none() {
+                    host.favoured = Some(ticket);
+                }
+                self.want_with_hints(shard, host, need, Waiter::Read(ticket));
             }
         }
     }
 
-    /// Brings what a shard needs and lets it go on. Everything is resident in this version, so the
-    /// need comes from the hook that declares things missing, and what is brought is the permission
-    /// to look again.
-    fn load(self: &Rc<Self>, shard: u16, need: Need) {
+    /// Has `need` read for `waiter`, and what goes with it for nobody yet.
+    fn want_with_hints(self: &Rc<Self>, shard: u16, host: &mut Host, need: Need, waiter: Waiter) {
+        self.want(shard, host, need, waiter);
+        for hint in host.shard.take_hints() {
+            if host.loads.len() < HINTED_LOADS_MAX
+                && host.favoured.is_none()
+                && !host.loads.contains_key(&hint)
+            {
+                host.loads.insert(hint, Vec::new());
+                self.load(shard, host, hint);
+            }
+        }
+    }
+
+    /// Has `need` read for `waiter`.
+    fn want(self: &Rc<Self>, shard: u16, host: &mut Host, need: Need, waiter: Waiter) {
+        if let Some(waiters) = host.loads.get_mut(&need) {
+            waiters.push(waiter);
+        } else if host.may_load(waiter) {
+            host.loads.insert(need, vec![waiter]);
+            self.load(shard, host, need);
+        } else {
+            host.queue.push_back((need, waiter));
+        }
+    }
+
+    /// Starts what waited for room.
+    fn start_queued(self: &Rc<Self>, shard: u16, host: &mut Host) {
+        let mut later = VecDeque::new();
+        while let Some((need, waiter)) = host.queue.pop_front() {
+            if host.loads.contains_key(&need) || host.may_load(waiter) {
+                self.want(shard, host, need, waiter);
+            } else {
+                later.push_back((need, waiter));
+                if host.favoured.is_none() {
+                    break;
+                }
+            }
+        }
+        later.append(&mut host.queue);
+        host.queue = later;
+    }
+
+    /// Reads the bytes of `need`, hands them to the shard and lets those go on who wait for them.
+    fn load(self: &Rc<Self>, shard: u16, host: &Host, need: Need) {
+        let read = host.shard.read_of(&need);
         let shards = self.clone();
         drop(self.world.spawn(Class::Request, async move {
             let longest = shards.load_delay_max.get().as_nanos() as u64;
@@ -191,15 +312,153 @@ impl Shards {
                 let delay = shards.world.random_u64() % longest;
                 shards.world.sleep(Duration::from_nanos(delay)).await;
             }
-            {
-                let mut host = shards.hosts[usize::from(shard)].borrow_mut();
-                if let Err(error) = host.shard.load(&need, None) {
-                    // A resident shard that cannot give what it asked for is our bug.
-                    panic!("shard {shard} cannot load {need:?}: {error}");
-                }
-                host.loading = false;
+            if shards.was_declared_missing(shard, &need) {
+                let mut host = shards.host(shard).borrow_mut();
+                return shards.loaded(shard, &mut host, need, None);
             }
-            shards.run(shard);
+            let ReadRequest { file, offset, len } = read;
+            let bytes = shards.disk.read(&file, offset, len).await;
+            let mut host = shards.host(shard).borrow_mut();
+            let damage = match bytes {
+                Ok(bytes) => {
+                    let loaded = host.shard.load(&need, Some(Bytes::from(bytes)));
+                    loaded.err().map(|error| host.shard.damage(&error))
+                }
+                Err(failure) => Some(Damage {
+                    file: file.path(),
+                    offset,
+                    what: format!("reading {len} bytes failed: {failure}"),
+                }),
+            };
+            shards.loaded(shard, &mut host, need, damage.as_ref());
         }));
+    }
+
+    /// Test mode: whether `need` was for a record in memory; the shard then has it again.
+    fn was_declared_missing(&self, shard: u16, need: &Need) -> bool {
+        self.declares_missing.get()
+            && matches!(need, Need::Bytes { .. })
+            && self.host(shard).borrow_mut().shard.load(need, None).is_ok()
+    }
+
+    fn loaded(self: &Rc<Self>, shard: u16, host: &mut Host, need: Need, damage: Option<&Damage>) {
+        for waiter in host.loads.remove(&need).unwrap_or_default() {
+            let lost = damage.filter(|_| host.is_damaged_again(waiter, need));
+            match (waiter, lost) {
+                (Waiter::Change, Some(damage)) => {
+                    *self.damage.borrow_mut() = Some(damage.clone());
+                    self.replied.raise();
+                }
+                (Waiter::Change, None) => {
+                    host.change_suspects = damage.map(|_| need);
+                    host.change_waits = false;
+                    self.run_changes(shard, host);
+                    self.background.raise();
+                }
+                (Waiter::Read(ticket), Some(damage)) => {
+                    if let Some(read) = host.end_read(ticket) {
+                        read.responder.answer(ShardReply::Damaged(damage.clone()));
+                    }
+                }
+                (Waiter::Read(ticket), None) => {
+                    if let Some(read) = host.reads.get_mut(&ticket) {
+                        match damage {
+                            Some(_) => read.suspects = Some(need),
+                            None => {
+                                read.loaded.insert(need);
+                            }
+                        }
+                    }
+                    self.run_read(shard, host, ticket);
+                }
+            }
+        }
+        self.start_queued(shard, host);
+    }
+}
+
+/// Background I/O.
+impl Shards {
+    /// Waits until a shard may have something to write.
+    pub async fn background_work(&self) {
+        self.background.wait().await;
+    }
+
+    /// Lets the background task look again.
+    pub fn wake_background(&self) {
+        self.background.raise();
+    }
+
+    /// Lets `shard` emit a slice of its background I/O; whether it did.
+    pub fn poll(&self, shard: u16, requests: &mut Vec<IoRequest>) -> bool {
+        self.host(shard).borrow_mut().shard.poll(requests);
+        let emitted = !requests.is_empty();
+        self.disk.submit(requests);
+        emitted
+    }
+
+    /// Takes the result of a request that a shard emitted.
+    pub fn complete(&self, shard: u16, id: IoId, result: IoResult) {
+        self.host(shard).borrow_mut().shard.complete(id, result);
+        self.background.raise();
+    }
+
+    /// What `shard` reports.
+    pub fn next_event(&self, shard: u16) -> Option<ShardEvent> {
+        self.host(shard).borrow_mut().shard.next_event()
+    }
+
+    /// The superblock names the images of checkpoint `id`: what only older ones need may go.
+    pub fn published(&self, id: u32) {
+        for host in &self.hosts {
+            host.borrow_mut().shard.published(id);
+        }
+        self.background.raise();
+    }
+
+    /// There may be room on the device again.
+    pub fn retry_space(&self) {
+        for host in &self.hosts {
+            host.borrow_mut().shard.retry_space();
+        }
+        self.background.raise();
+    }
+
+    /// How much of the page caches only a checkpoint can free, in all shards together.
+    pub fn dirty(&self) -> Dirty {
+        let mut total = Dirty::default();
+        for host in &self.hosts {
+            let dirty = host.borrow().shard.dirty();
+            total.dirty_bytes += dirty.dirty_bytes;
+            total.cache_bytes += dirty.cache_bytes;
+        }
+        total
+    }
+}
+
+impl Host {
+    /// Whether a load may begin for `waiter` now.
+    fn may_load(&self, waiter: Waiter) -> bool {
+        match (self.favoured, waiter) {
+            (None, _) => self.loads.len() < LOADS_MAX,
+            (Some(ticket), waiter) => waiter == Waiter::Read(ticket) || waiter == Waiter::Change,
+        }
+    }
+
+    fn end_read(&mut self, ticket: u64) -> Option<WaitingRead> {
+        if self.favoured == Some(ticket) {
+            self.favoured = None;
+        }
+        self.reads.remove(&ticket)
+    }
+
+    /// Whether `waiter` has met damage at `need` before. A first time may be a need that was
+    /// overtaken, or a read that went wrong on the way.
+    fn is_damaged_again(&self, waiter: Waiter, need: Need) -> bool {
+        let suspects = match waiter {
+            Waiter::Change => self.change_suspects,
+            Waiter::Read(ticket) => self.reads.get(&ticket).and_then(|read| read.suspects),
+        };
+        suspects == Some(need)
     }
 }

@@ -220,6 +220,11 @@ async fn ask(node: &Node, action: Action) -> Outcome {
         },
         Err(WriteError::Command(error)) => Outcome::Failed(error),
         Err(WriteError::TooManyRequests) => Outcome::Refused,
-        Err(WriteError::NoLeader | WriteError::TimedOut | WriteError::Stopped) => Outcome::Unknown,
+        Err(
+            WriteError::NoLeader
+            | WriteError::TimedOut
+            | WriteError::Stopped
+            | WriteError::Damaged(_),
+        ) => Outcome::Unknown,
     }
 }

@@ -101,6 +101,8 @@ pub struct Config {
     pub log_output: LogOutput,
     /// The reactor's driver.
     pub io_driver: IoDriver,
+    /// Memory that the process may use, in bytes: no flag, the binary finds out. 0 is unknown.
+    pub memory_bytes: u64,
     /// Things worth a warning in the log: ignored flags, unknown variables.
     pub warnings: Vec<String>,
 }
@@ -421,6 +423,7 @@ impl Values {
                     ("fallback", IoDriver::Fallback),
                 ],
             ),
+            memory_bytes: 0,
             warnings: std::mem::take(&mut self.warnings),
             name,
         };

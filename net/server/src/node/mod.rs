@@ -3,6 +3,7 @@
 //! The handle is what the services of the edge and the simulator call. The only way in for a
 //! client's request is [`Node::execute`], which takes nothing but an [`Authorized`] operation.
 
+mod checkpoints;
 mod leases;
 mod members;
 mod open;
@@ -10,10 +11,11 @@ mod reads;
 mod sequencer;
 mod watches;
 
+pub use checkpoints::{CheckpointOptions, CheckpointStatus};
 pub use leases::LeaseStatus;
 pub use members::Member;
 pub(crate) use open::run_opening;
-pub use open::{NodeOptions, StartError};
+pub use open::{NodeOptions, StartError, StoreSizes};
 pub use sequencer::{WriteError, WriteOutcome};
 pub use watches::WatchStream;
 
@@ -25,6 +27,7 @@ use engine::auth::{Authorized, AuthorizedOperation};
 use engine::command::{AlarmKind, Command, CommandError, Operation, Reply, TxnOperation};
 use engine::coordinator::{Applied, Published};
 use engine::lease_clock::LeaseClock;
+use engine::shard::Damage;
 use reactor::{Class, World};
 
 use crate::identity::Identity;
@@ -59,10 +62,11 @@ struct Inner {
     leads: Cell<bool>,
     state: Cell<State>,
     changed: Changed,
-    failure: RefCell<Option<String>>,
+    failure: RefCell<Option<Failure>>,
     leases: RefCell<LeaseClock>,
     lease_work: Flag,
     watches: watches::Watches,
+    checkpoints: checkpoints::Checkpoints,
     disk_full: Cell<bool>,
     alarm_proposed: Cell<bool>,
 }
@@ -83,6 +87,26 @@ enum State {
     Stopped,
     /// A write or flush failed.
     Failed,
+}
+
+/// What ended a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// A write or flush of the log failed: the file and the system's words.
+    Log(String),
+    /// One of a shard's files failed: the file and the system's words.
+    Store(String),
+    /// What has to be applied needs bytes that are damaged.
+    Damaged(Damage),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Failure::Log(what) | Failure::Store(what) => f.write_str(what),
+            Failure::Damaged(damage) => write!(f, "damaged bytes in {damage}"),
+        }
+    }
 }
 
 /// What goes into every answer's header.
@@ -207,7 +231,7 @@ impl Node {
             .options
             .quota_bytes
             .is_some_and(|quota| self.0.shards.sizes().bytes + cost > quota);
-        if over || self.0.disk_full.get() {
+        if over || self.0.disk_full.get() || self.0.checkpoints.disk_is_full() {
             self.raise_no_space();
             return Err(WriteError::Command(CommandError::NoSpace));
         }
@@ -254,19 +278,40 @@ impl Node {
             .changed
             .until(|| self.0.state.get() >= State::Serving)
             .await;
-        match self.0.failure.borrow().clone() {
-            Some(failure) => Err(failure),
+        match self.failure() {
+            Some(failure) => Err(failure.to_string()),
             None => Ok(()),
         }
     }
 
-    /// Waits until a write or flush has failed, and says which.
+    /// Why the node has failed, if it has.
+    pub fn failure(&self) -> Option<Failure> {
+        self.0.failure.borrow().clone()
+    }
+
+    /// Waits until the node has failed, and says why.
     pub async fn failed(&self) -> String {
         self.0
             .changed
             .until(|| self.0.state.get() == State::Failed)
             .await;
-        self.0.failure.borrow().clone().unwrap_or_default()
+        let failure = self.failure();
+        failure.map_or_else(String::new, |failure| failure.to_string())
+    }
+
+    /// Ends the node: nothing is taken or acknowledged any more.
+    fn fail(&self, failure: Failure) {
+        self.0.sequencer.borrow_mut().fail();
+        self.end_failed(failure);
+    }
+
+    fn end_failed(&self, failure: Failure) {
+        self.0.failure.borrow_mut().get_or_insert(failure);
+        self.0.state.set(State::Failed);
+        self.0.watches.wake_all();
+        self.0.changed.notify();
+        // The pipeline's task ends.
+        self.0.work.raise();
     }
 
     /// Finishes what was taken, closes the log and returns once it is durable.
@@ -278,6 +323,7 @@ impl Node {
         let idle = || self.0.state.get() == State::Failed || !self.0.sequencer.borrow().is_busy();
         self.0.work.raise();
         self.0.changed.until(idle).await;
+        self.checkpoint_before_stop().await;
         if self.0.state.get() == State::Failed {
             return;
         }
@@ -365,6 +411,13 @@ impl Node {
         self.spawn(Class::Background, |node| async move {
             node.run_progress().await
         });
+        self.spawn(
+            Class::Background,
+            |node| async move { node.run_shards().await },
+        );
+        self.spawn(Class::Background, |node| async move {
+            node.run_checkpoints().await
+        });
         self.0.work.raise();
     }
 
@@ -414,10 +467,16 @@ impl Node {
             );
             self.raise_no_space();
         }
+        for step in effects.checkpoints {
+            self.take_checkpoint_step(step);
+        }
+        if self.0.state.get() == State::Failed {
+            return;
+        }
         if let Some(what) = effects.poisoned {
-            *self.0.failure.borrow_mut() = Some(what);
-            self.0.state.set(State::Failed);
-            self.0.watches.wake_all();
+            self.end_failed(Failure::Log(what));
+        } else if let Some(damage) = effects.damaged {
+            self.end_failed(Failure::Damaged(damage));
         } else if effects.stopped {
             self.0.state.set(State::Stopped);
         } else if state == State::Starting && self.is_caught_up() {

@@ -6,13 +6,18 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use engine::checkpoint::{CheckpointError, Section};
 use engine::coordinator::{Coordinator, CoordinatorConfig};
+use engine::image::{ShardOpenError, ShardOpening};
 use engine::lease_clock::LeaseClock;
+use engine::shard::Shard;
 use engine::store::{MissingHook, StoreConfig};
-use raft::{Configuration, EntryKind, EntryMeta, LogIndex, MemberId, Raft, Restored};
+use raft::{Configuration, EntryKind, EntryMeta, LogIndex, MemberId, Position, Raft, Restored};
 use reactor::World;
-use wal::{NewDirectory, OpenError, Opened, Opening};
+use wal::{NewDirectory, OpenError, Opened, Opening, Superblock, Wal};
 
+use super::checkpoints::{CheckpointOptions, CheckpointStatus, Checkpoints};
 use super::sequencer::{Parts, Sequencer};
 use super::watches::Watches;
 use super::{Inner, Node, State};
@@ -55,6 +60,10 @@ pub struct NodeOptions {
     pub entries_in_flight_max: u64,
     /// Sizes of the log.
     pub log: wal::Config,
+    /// Sizes of the store.
+    pub store: StoreSizes,
+    /// When checkpoints are made.
+    pub checkpoints: CheckpointOptions,
     /// Declares pages and values missing, in tests.
     pub missing: Option<MissingHook>,
     /// Longest artificial load, in tests.
@@ -78,6 +87,8 @@ impl NodeOptions {
             watch_progress_interval: Duration::from_secs(600),
             entries_in_flight_max: 2,
             log: wal::Config::default(),
+            store: StoreSizes::default(),
+            checkpoints: CheckpointOptions::default(),
             missing: None,
             load_delay_max: Duration::ZERO,
         }
@@ -86,6 +97,63 @@ impl NodeOptions {
     /// The shortest lease: one and a half election timeouts, in whole seconds.
     pub fn lease_ttl_min(&self) -> i64 {
         (self.election_timeout * 3 / 2).as_millis().div_ceil(1000) as i64
+    }
+}
+
+/// Sizes of a member's store. Memory is for all shards together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreSizes {
+    /// Pages in memory.
+    pub page_cache_bytes: u64,
+    /// Newest events in memory.
+    pub tail_bytes_max: u64,
+    /// Records that were read back, in memory.
+    pub value_cache_bytes: u64,
+    /// The first event segment of a shard.
+    pub segment_bytes_first: u32,
+    /// Event segments double up to this.
+    pub segment_bytes_max: u32,
+    /// Events are written in pieces of this size.
+    pub piece_bytes: u32,
+}
+
+impl StoreSizes {
+    const PAGE_CACHE_BYTES_MIN: u64 = 64 << 20;
+    const TAIL_BYTES_MAX: u64 = 32 << 20;
+    const VALUE_CACHE_BYTES_MIN: u64 = 32 << 20;
+
+    /// For a process that may use so much memory: a quarter for pages, an eighth for values.
+    pub fn for_memory(memory_bytes: u64) -> StoreSizes {
+        let segments = StoreConfig::new(0, 0);
+        StoreSizes {
+            page_cache_bytes: (memory_bytes / 4).max(StoreSizes::PAGE_CACHE_BYTES_MIN),
+            tail_bytes_max: StoreSizes::TAIL_BYTES_MAX,
+            value_cache_bytes: (memory_bytes / 8).max(StoreSizes::VALUE_CACHE_BYTES_MIN),
+            segment_bytes_first: segments.segment_bytes_first,
+            segment_bytes_max: segments.segment_bytes_max,
+            piece_bytes: segments.piece_bytes,
+        }
+    }
+
+    /// The settings of one of `shards` shards.
+    fn of_shard(&self, shard: u16, shards: u16, salt: u64) -> StoreConfig {
+        let shards = u64::from(shards);
+        StoreConfig {
+            segment_bytes_first: self.segment_bytes_first,
+            segment_bytes_max: self.segment_bytes_max,
+            piece_bytes: self.piece_bytes,
+            tail_bytes_max: self.tail_bytes_max / shards,
+            value_cache_bytes: self.value_cache_bytes / shards,
+            page_cache_bytes: self.page_cache_bytes / shards,
+            ..StoreConfig::new(shard, salt)
+        }
+    }
+}
+
+impl Default for StoreSizes {
+    /// For a process of which nothing is known.
+    fn default() -> Self {
+        StoreSizes::for_memory(0)
     }
 }
 
@@ -105,6 +173,31 @@ pub enum StartError {
         path: PathBuf,
         /// Why.
         error: OpenError,
+    },
+    /// What the superblock says of the checkpoint cannot be used.
+    Checkpoint {
+        /// The data directory.
+        path: PathBuf,
+        /// Which checkpoint.
+        id: u64,
+        /// Why.
+        error: CheckpointError,
+    },
+    /// The checkpoint is one of another number of shards.
+    ShardCount {
+        /// The data directory.
+        path: PathBuf,
+        /// Shards of the directory.
+        shards: u16,
+        /// Shards of the checkpoint.
+        found: usize,
+    },
+    /// The image of a shard cannot be opened.
+    Shard {
+        /// The data directory.
+        path: PathBuf,
+        /// Why.
+        error: ShardOpenError,
     },
     /// Another process holds the directory.
     Locked {
@@ -131,6 +224,30 @@ impl std::fmt::Display for StartError {
                 write!(f, "data directory {}: {what}", path.display())
             }
             StartError::Log { path, error } => {
+                write!(f, "data directory {}: {error}", path.display())
+            }
+            StartError::Checkpoint { path, id, error } => {
+                let remedy = match error {
+                    CheckpointError::NewerVersion { .. } => "",
+                    _ => "; restore this member from another one",
+                };
+                write!(
+                    f,
+                    "data directory {}: superblock, checkpoint {id}: {error}{remedy}",
+                    path.display()
+                )
+            }
+            StartError::ShardCount {
+                path,
+                shards,
+                found,
+            } => write!(
+                f,
+                "data directory {}: superblock: the checkpoint has {found} shards and the directory \
+                 {shards}; restore this member from another one",
+                path.display()
+            ),
+            StartError::Shard { path, error } => {
                 write!(f, "data directory {}: {error}", path.display())
             }
             StartError::Locked { path, what } => {
@@ -216,7 +333,10 @@ impl Node {
                 &[("data-dir", path.display().to_string().into())],
             );
         }
-        let node = Node::assemble(world, options, logger, disk, opened, work)?;
+        check_owner(&options, &opened.superblock)?;
+        log_recovery(&logger, &opened);
+        let state = restore(&world, &options, &disk, &mut opened, &work).await?;
+        let node = Node::assemble(world, options, logger, disk, opened, state, work);
         node.start();
         Ok(node)
     }
@@ -227,36 +347,36 @@ impl Node {
         logger: Rc<Logger>,
         disk: Disk,
         opened: Opened,
+        state: RestoredState,
         work: Rc<Flag>,
-    ) -> Result<Node, StartError> {
+    ) -> Node {
         let superblock = &opened.superblock;
         let found = Identity {
             cluster_id: superblock.cluster_id,
             member_id: superblock.member_id,
         };
-        if found != options.identity {
-            let (path, expected) = (options.data_dir.clone(), options.identity);
-            return Err(StartError::Foreign {
-                path,
-                found,
-                expected,
-            });
-        }
-        log_recovery(&logger, &opened);
-        let shards = u16::from(superblock.shards);
-        let configs = (0..shards)
-            .map(|shard| StoreConfig {
-                missing: options.missing,
-                ..StoreConfig::new(shard, superblock.salt)
-            })
-            .collect();
-        let shards = Shards::new(world.clone(), configs, work.clone());
+        let RestoredState {
+            shards,
+            coordinator,
+        } = state;
+        let shards = Shards::new(world.clone(), disk.clone(), shards, work.clone());
         shards.delay_loads(options.load_delay_max);
-        let coordinator = Coordinator::new(CoordinatorConfig {
-            shards: shards.count(),
-        });
+        if options.missing.is_some() {
+            shards.expect_declared_missing();
+        }
+        let status = CheckpointStatus {
+            id: superblock.checkpoint_id,
+            index: superblock.checkpoint_index.0,
+            count: 0,
+        };
+        let checkpoints = Checkpoints::new(status, superblock.checkpoint_ids_reserved);
+        let mut leases = LeaseClock::new();
+        for (id, ttl) in coordinator.leases().iter() {
+            leases.granted(id, ttl, world.now().nanos());
+        }
         let raft = restored_raft(&world, &options, &opened, found);
         let applied = coordinator.applied();
+        let compact_revision = coordinator.compact_revision();
         let term = opened.term.0;
         let sequencer = Sequencer::new(Parts {
             raft,
@@ -270,8 +390,9 @@ impl Node {
             first_request_id: term << 40,
             entries_in_flight_max: options.entries_in_flight_max,
         });
-        Ok(Node(Rc::new(Inner {
-            watches: Watches::new(applied.revision),
+        Node(Rc::new(Inner {
+            watches: Watches::new(applied.revision, compact_revision),
+            checkpoints,
             world,
             options,
             identity: found,
@@ -281,17 +402,136 @@ impl Node {
             work,
             submitted: Flag::default(),
             applied: Cell::new(applied),
-            compact_revision: Cell::new(-1),
+            compact_revision: Cell::new(compact_revision),
             raft_term: Cell::new(term),
             leads: Cell::new(false),
             state: Cell::new(State::Starting),
             changed: Changed::default(),
             failure: RefCell::default(),
-            leases: RefCell::new(LeaseClock::new()),
+            leases: RefCell::new(leases),
             lease_work: Flag::default(),
             disk_full: Cell::new(false),
             alarm_proposed: Cell::new(false),
-        })))
+        }))
+    }
+}
+
+/// Refuses a directory of another member.
+fn check_owner(options: &NodeOptions, superblock: &Superblock) -> Result<(), StartError> {
+    let found = Identity {
+        cluster_id: superblock.cluster_id,
+        member_id: superblock.member_id,
+    };
+    if found == options.identity {
+        return Ok(());
+    }
+    Err(StartError::Foreign {
+        path: options.data_dir.clone(),
+        found,
+        expected: options.identity,
+    })
+}
+
+/// The state machine at the checkpoint.
+struct RestoredState {
+    shards: Vec<Shard>,
+    coordinator: Coordinator,
+}
+
+/// Opens the images that the superblock names, and sweeps away what stands in the shards' directories
+/// beside them.
+async fn restore(
+    world: &World,
+    options: &NodeOptions,
+    disk: &Disk,
+    opened: &mut Opened,
+    work: &Rc<Flag>,
+) -> Result<RestoredState, StartError> {
+    let path = || options.data_dir.clone();
+    let (id, salt) = (opened.superblock.checkpoint_id, opened.superblock.salt);
+    let shards = u16::from(opened.superblock.shards);
+    let config = CoordinatorConfig { shards };
+    let section = match id {
+        0 => None,
+        id => match Section::decode(&opened.superblock.section) {
+            Ok(section) => Some(section),
+            Err(error) => {
+                let path = path();
+                return Err(StartError::Checkpoint { path, id, error });
+            }
+        },
+    };
+    let found = section.as_ref().map(|section| section.manifests.len());
+    if let Some(found) = found.filter(|found| *found != usize::from(shards)) {
+        let path = path();
+        return Err(StartError::ShardCount {
+            path,
+            shards,
+            found,
+        });
+    }
+    let openings = (0..shards).map(|shard| {
+        let config = StoreConfig {
+            missing: options.missing,
+            ..options.store.of_shard(shard, shards, salt)
+        };
+        let image = |section: &Section| (id as u32, section.manifests[usize::from(shard)]);
+        ShardOpening::new(config, section.as_ref().map(image))
+    });
+    let images = open_shards(world, disk, &mut opened.wal, openings.collect(), work);
+    let images = images.await.map_err(|error| StartError::Shard {
+        path: path(),
+        error,
+    })?;
+    let (shards, attachments): (Vec<Shard>, Vec<Bytes>) = images.into_iter().unzip();
+    let coordinator = match &section {
+        None => Coordinator::new(config),
+        Some(section) => {
+            let index = opened.superblock.checkpoint_index.0;
+            Coordinator::restore(config, index, section, &attachments[0]).map_err(|error| {
+                StartError::Checkpoint {
+                    path: path(),
+                    id,
+                    error,
+                }
+            })?
+        }
+    };
+    Ok(RestoredState {
+        shards,
+        coordinator,
+    })
+}
+
+/// Drives the openings of all shards to their outcomes, side by side. The log may still be finishing
+/// requests of its own.
+async fn open_shards(
+    world: &World,
+    disk: &Disk,
+    wal: &mut Wal,
+    mut openings: Vec<ShardOpening>,
+    work: &Rc<Flag>,
+) -> Result<Vec<(Shard, Bytes)>, ShardOpenError> {
+    let mut outcomes: Vec<Option<(Shard, Bytes)>> = openings.iter().map(|_| None).collect();
+    let mut requests = Vec::new();
+    loop {
+        for (opening, outcome) in openings.iter_mut().zip(&mut outcomes) {
+            if outcome.is_none() {
+                opening.poll(&mut requests);
+                disk.submit(&mut requests);
+                *outcome = opening.outcome().transpose()?;
+            }
+        }
+        if outcomes.iter().all(Option::is_some) {
+            return Ok(outcomes.into_iter().flatten().collect());
+        }
+        work.wait().await;
+        while let Some((id, result)) = disk.next_completion() {
+            match id.machine().as_shard() {
+                Some(shard) => openings[usize::from(shard)].complete(id, result),
+                None => wal.complete(world.now().nanos(), id, result),
+            }
+        }
     }
 }
 
@@ -362,10 +602,15 @@ fn restored_raft(
             wal::Vote::For(member) => raft::Vote::For(MemberId(member)),
             wal::Vote::Unknown => raft::Vote::Unknown,
         },
+        checkpoint: Position {
+            index: LogIndex(opened.superblock.checkpoint_index.0),
+            term: raft::Term(opened.superblock.checkpoint_term.0),
+        },
+        commit: LogIndex(opened.superblock.checkpoint_index.0),
+        applied: LogIndex(opened.superblock.checkpoint_index.0),
         entries: opened.entries.iter().map(meta).collect(),
         // The first member of a cluster is its only voter before any entry.
         configuration: Configuration::new(&[member], &[]),
-        ..Restored::default()
     };
     let config = raft::Config {
         election_timeout_nanos: options.election_timeout.as_nanos() as u64,
@@ -385,10 +630,12 @@ fn log_recovery(logger: &Logger, opened: &Opened) {
         logger.info("created a new data directory", &[]);
         return;
     }
-    let last = opened.entries.last().map_or(0, |entry| entry.index.0);
+    let checkpoint = opened.superblock.checkpoint_index.0;
+    let last = opened.entries.last().map_or(checkpoint, |e| e.index.0);
     logger.info(
         "recovered the log",
         &[
+            ("checkpoint-index", checkpoint.into()),
             ("entries", opened.entries.len().into()),
             ("last-index", last.into()),
             ("term", opened.term.0.into()),

@@ -88,11 +88,10 @@ impl Node {
         shard: u16,
         request: ShardRequest,
     ) -> Result<ShardReply, WriteError> {
-        self.0
-            .shards
-            .ask(shard, request)
-            .answer()
-            .await
-            .ok_or(WriteError::Stopped)
+        match self.0.shards.ask(shard, request).answer().await {
+            Some(ShardReply::Damaged(damage)) => Err(WriteError::Damaged(damage)),
+            Some(reply) => Ok(reply),
+            None => Err(WriteError::Stopped),
+        }
     }
 }

@@ -16,8 +16,9 @@ use std::rc::Rc;
 use bytes::Bytes;
 use engine::auth::Authorized;
 use engine::command::{Command, CommandError, Reply};
-use engine::coordinator::{Applied, Coordinator, CoordinatorOutput, Published};
+use engine::coordinator::{Applied, Coordinator, CoordinatorOutput, FrozenState, Published};
 use engine::entry::{EntryBuilder, RequestHead};
+use engine::shard::Damage;
 use raft::{Action, EntryKind, Input, LogIndex, ProposeError, Raft, Role, Term};
 use wal::io::IoRequest;
 use wal::{Wal, WalEvent};
@@ -42,8 +43,8 @@ pub struct WriteOutcome {
     pub result: Result<Reply, CommandError>,
 }
 
-/// Why a write has no outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why an operation has no outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WriteError {
     /// The state machine's own answer.
     Command(CommandError),
@@ -55,6 +56,8 @@ pub enum WriteError {
     TimedOut,
     /// The node stops.
     Stopped,
+    /// Bytes that a read needs are damaged.
+    Damaged(Damage),
 }
 
 /// Who waits for the answer to one request.
@@ -95,6 +98,29 @@ pub(super) struct TurnEffects {
     pub role_changed: bool,
     /// The disk had no room for another log segment.
     pub disk_full: bool,
+    /// The state machine needs bytes that are damaged: it cannot go on.
+    pub damaged: Option<Damage>,
+    /// What happened to a checkpoint, in order.
+    pub checkpoints: Vec<CheckpointStep>,
+}
+
+/// A step of a checkpoint that the pipeline reports.
+pub(super) enum CheckpointStep {
+    /// Ids up to this one may be used.
+    Reserved(u64),
+    /// Every shard has fixed its image; the term of the last entry in it.
+    Frozen(FrozenState, Term),
+    /// The superblock names this checkpoint, and the log was cut at it.
+    Durable(u64),
+}
+
+/// What was applied in this life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Volume {
+    /// Requests.
+    pub requests: u64,
+    /// Bytes of their entries.
+    pub bytes: u64,
 }
 
 /// See the module.
@@ -120,6 +146,7 @@ pub(super) struct Sequencer {
     actions: Vec<Action>,
     poisoned: bool,
     read_only: bool,
+    volume: Volume,
 }
 
 /// Where the pipeline stands while a request waits.
@@ -194,6 +221,7 @@ impl Sequencer {
             actions: Vec::new(),
             poisoned: false,
             read_only: false,
+            volume: Volume::default(),
         }
     }
 
@@ -262,7 +290,10 @@ impl Sequencer {
     fn take_completions(&mut self, now_nanos: u64) -> bool {
         let mut moved = false;
         while let Some((id, result)) = self.disk.next_completion() {
-            self.wal.complete(now_nanos, id, result);
+            match id.machine().as_shard() {
+                Some(shard) => self.shards.complete(shard, id, result),
+                None => self.wal.complete(now_nanos, id, result),
+            }
             moved = true;
         }
         moved
@@ -300,7 +331,15 @@ impl Sequencer {
                 }
                 WalEvent::NoSpace { .. } => effects.disk_full = true,
                 WalEvent::Stopped => effects.stopped = true,
-                WalEvent::CheckpointDurable { .. } | WalEvent::CheckpointIdsReserved { .. } => {}
+                WalEvent::CheckpointIdsReserved { through } => {
+                    effects.checkpoints.push(CheckpointStep::Reserved(through));
+                }
+                WalEvent::CheckpointDurable { id, index } => {
+                    self.step(Input::Compact {
+                        index: LogIndex(index.0),
+                    });
+                    effects.checkpoints.push(CheckpointStep::Durable(id));
+                }
             }
         }
         moved
@@ -463,6 +502,7 @@ impl Sequencer {
                 "payloads are in index order"
             );
             self.committed = entry.index.0;
+            self.volume.bytes += entry.data.len() as u64;
             // A change of membership means nothing to the state machine.
             let normal = entry.kind == EntryKind::Normal.to_byte();
             let data = if normal { entry.data } else { Bytes::new() };
@@ -483,7 +523,22 @@ impl Sequencer {
                     CoordinatorOutput::Published(published) => {
                         self.publish(published, effects);
                     }
+                    CoordinatorOutput::Frozen(frozen) => {
+                        let index = LogIndex(frozen.applied.index);
+                        let Some(term) = self.raft.log().term_at(index) else {
+                            panic!("entry {index:?} is applied and not in the log");
+                        };
+                        let step = CheckpointStep::Frozen(frozen, term);
+                        effects.checkpoints.push(step);
+                    }
                 }
+            }
+            if !self.poisoned
+                && let Some(damage) = self.shards.damage()
+            {
+                self.fail();
+                effects.damaged = Some(damage);
+                return true;
             }
             let mut replied = false;
             while let Some((shard, reply)) = self.shards.next_reply() {
@@ -499,6 +554,7 @@ impl Sequencer {
 
     fn publish(&mut self, mut published: Published, effects: &mut TurnEffects) {
         let applied = published.applied.index;
+        self.volume.requests += published.outcomes.len() as u64;
         for outcome in published.outcomes.drain(..) {
             let Some(at) = self
                 .flights
@@ -545,17 +601,48 @@ impl Sequencer {
     fn fail_everyone(&mut self, error: WriteError) {
         for flight in self.flights.drain(..) {
             for responder in flight.responders.into_iter().flatten() {
-                responder.answer(Err(error));
+                responder.answer(Err(error.clone()));
             }
         }
         self.close_entry();
         for entry in self.closed.drain(..) {
             for responder in entry.responders {
-                responder.answer(Err(error));
+                responder.answer(Err(error.clone()));
             }
         }
         self.waiting_bytes = 0;
         self.waiting_requests = 0;
+    }
+
+    /// Takes and acknowledges nothing more.
+    pub(super) fn fail(&mut self) {
+        self.poisoned = true;
+        self.fail_everyone(WriteError::Stopped);
+    }
+
+    /// Asks for checkpoint ids up to `through`.
+    pub(super) fn reserve_checkpoint_ids(&mut self, through: u64) {
+        self.wal.reserve_checkpoint_ids(through);
+    }
+
+    /// Freezes all shards before the next entry.
+    pub(super) fn freeze(&mut self, id: u32) {
+        self.coordinator.freeze(id);
+    }
+
+    /// Publishes a checkpoint whose images are durable.
+    pub(super) fn checkpoint(&mut self, checkpoint: wal::Checkpoint) {
+        self.wal.checkpoint(checkpoint);
+    }
+
+    /// What was applied in this life.
+    pub(super) fn volume(&self) -> Volume {
+        self.volume
+    }
+
+    /// Whether the log takes something.
+    pub(super) fn is_open(&self) -> bool {
+        !self.poisoned && !self.read_only
     }
 
     /// Closes the log: what is submitted is finished, nothing new is taken.
@@ -614,7 +701,7 @@ fn refuse(responders: Vec<WriteResponder>, error: ProposeError) {
         _ => WriteError::NoLeader,
     };
     for responder in responders {
-        responder.answer(Err(error));
+        responder.answer(Err(error.clone()));
     }
 }
 

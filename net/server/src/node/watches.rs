@@ -9,7 +9,7 @@ use std::task::Waker;
 use engine::command::CommandError;
 use engine::coordinator::Published;
 use engine::read::EventRead;
-use engine::shard::EventsRequest;
+use engine::shard::{Damage, EventsRequest};
 use engine::store::{Event, RangeSet};
 use engine::watch::{CatchUp, CreateError, Output, StreamId, WatchHub, WatchId, WatchSpec};
 
@@ -23,16 +23,21 @@ const LIVE_READ_BYTES: usize = 4 << 20;
 pub(super) struct Watches {
     hub: RefCell<WatchHub>,
     wakers: RefCell<BTreeMap<StreamId, Waker>>,
+    /// The open streams; those that need damaged history end with it.
+    streams: RefCell<BTreeMap<StreamId, Option<Damage>>>,
     /// Raised when something became visible.
     visible: Flag,
     woken: RefCell<Vec<StreamId>>,
 }
 
 impl Watches {
-    pub(super) fn new(revision: i64) -> Watches {
+    pub(super) fn new(revision: i64, compact_revision: i64) -> Watches {
+        let mut hub = WatchHub::new(revision);
+        hub.compacted(compact_revision);
         Watches {
-            hub: RefCell::new(WatchHub::new(revision)),
+            hub: RefCell::new(hub),
             wakers: RefCell::default(),
+            streams: RefCell::default(),
             visible: Flag::default(),
             woken: RefCell::default(),
         }
@@ -48,6 +53,16 @@ impl Watches {
     /// Lets every stream look again.
     pub(super) fn wake_all(&self) {
         self.visible.raise();
+        for waker in std::mem::take(&mut *self.wakers.borrow_mut()).into_values() {
+            waker.wake();
+        }
+    }
+
+    /// Ends the streams that are open now: what became visible cannot be read back.
+    fn end_all(&self, damage: &Damage) {
+        for ended in self.streams.borrow_mut().values_mut() {
+            ended.get_or_insert_with(|| damage.clone());
+        }
         for waker in std::mem::take(&mut *self.wakers.borrow_mut()).into_values() {
             waker.wake();
         }
@@ -75,6 +90,7 @@ impl Node {
     /// Opens a watch stream.
     pub fn open_watch_stream(&self) -> WatchStream {
         let id = self.0.watches.hub.borrow_mut().open_stream();
+        self.0.watches.streams.borrow_mut().insert(id, None);
         WatchStream {
             node: self.clone(),
             id,
@@ -119,6 +135,15 @@ impl Node {
                     Err(WriteError::Command(CommandError::Compacted)) => {
                         self.0.watches.hub.borrow_mut().skip_to_compacted();
                         break;
+                    }
+                    // Nobody can be shown a gap. Once these streams are gone the hub goes on behind it.
+                    Err(WriteError::Damaged(damage)) => {
+                        self.0.logger.error(
+                            "watch streams end: history is damaged",
+                            &[("damage", damage.to_string().into())],
+                        );
+                        self.0.watches.end_all(&damage);
+                        return Ok(());
                     }
                     Err(error) => return Err(error),
                 };
@@ -201,9 +226,19 @@ impl WatchStream {
         self.node.0.watches.visible.raise();
     }
 
-    /// What to send next, once there is something; `None` when the node stops.
+    /// The damage that ended the stream, if that is why it ended.
+    pub fn damage(&self) -> Option<Damage> {
+        let streams = self.node.0.watches.streams.borrow();
+        streams.get(&self.id).cloned().flatten()
+    }
+
+    /// What to send next, once there is something; `None` when the node stops or history that the
+    /// stream needs is damaged.
     pub async fn next(&self, bytes_max: usize) -> Option<Output> {
         loop {
+            if self.damage().is_some() {
+                return None;
+            }
             let output = self
                 .node
                 .0
@@ -262,6 +297,11 @@ impl WatchStream {
             Err(WriteError::Command(CommandError::Compacted)) => {
                 Some(hub.catch_up_compacted(&query))
             }
+            Err(WriteError::Damaged(damage)) => {
+                let mut streams = self.node.0.watches.streams.borrow_mut();
+                streams.insert(self.id, Some(damage));
+                None
+            }
             Err(_) => None,
         }
     }
@@ -308,6 +348,7 @@ impl Drop for WatchStream {
         let watches = &self.node.0.watches;
         watches.hub.borrow_mut().close_stream(self.id);
         watches.wakers.borrow_mut().remove(&self.id);
+        watches.streams.borrow_mut().remove(&self.id);
     }
 }
 

@@ -15,6 +15,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use engine::auth::{Identity, Policy, authorize};
 use engine::command::Operation;
+use engine::shard::Damage;
 use grpc::mapping::{Header, RequestLimits};
 use grpc::{
     CallContext, Code, HttpRequest, HttpResponse, Method, RequestStream, ResponseSink, Service,
@@ -104,7 +105,16 @@ fn write_status(error: WriteError) -> Status {
         WriteError::NoLeader => status::NO_LEADER,
         WriteError::TimedOut => status::TIMEOUT,
         WriteError::Stopped => status::STOPPED,
+        WriteError::Damaged(damage) => data_loss(&damage),
     }
+}
+
+/// The answer to whoever needs bytes that are damaged.
+fn data_loss(damage: &Damage) -> Status {
+    Status::new(
+        Code::DataLoss,
+        format!("ringd: stored data is damaged: {damage}"),
+    )
 }
 
 /// The refusal of what etcd has and this version has not.

@@ -14,7 +14,7 @@ use grpc::mapping::{Header, WatchAnswer, WatchRequest, encode_event};
 use grpc::status::{COMPACTED, WATCH_DUPLICATE_ID, WATCH_RANGE_EMPTY};
 use grpc::{CallContext, RequestStream, ResponseSink, Status};
 
-use super::{EtcdService, wire_header};
+use super::{EtcdService, data_loss, wire_header};
 use crate::node::WatchStream;
 
 /// Events of one answer end with the revision that brings them to this many bytes.
@@ -46,6 +46,9 @@ impl EtcdService {
                 }
                 Turn::Output(Some(output)) => self.watch_output(output, &mut responses).await?,
                 Turn::Output(None) => {
+                    if let Some(damage) = stream.damage() {
+                        return Err(data_loss(&damage));
+                    }
                     debug_assert!(context.shutdown.has_begun() || self.node.is_stopping());
                     return Err(grpc::status::STOPPED);
                 }

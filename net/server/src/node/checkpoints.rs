@@ -1,0 +1,391 @@
+//! Checkpoints of a member: when one begins, and its way from the freeze to the superblock.
+//!
+//! ```text
+//! due → id reserved → freeze (coordinator, all shards) → images durable → superblock → published, log cut
+//! ```
+//!
+//! Never two at once. An id is reserved in the superblock before it is used and never used again, also
+//! not by a later life. The shards write their images in slices of background work; a full disk delays a
+//! checkpoint and ends nothing.
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use engine::checkpoint::{ManifestRef, SECTION_BYTES_MAX};
+use engine::coordinator::FrozenState;
+use engine::image::{Dirty, ShardEvent};
+use raft::Term;
+
+use super::sequencer::{CheckpointStep, Volume};
+use super::{Failure, Node, State};
+
+/// Ids that one write of the superblock reserves.
+const IDS_PER_RESERVATION: u64 = 64;
+/// How often idle time is looked at, and a full disk tried again.
+const TICK: Duration = Duration::from_secs(1);
+/// A clean stop waits this long for a checkpoint: the process has to end within two seconds.
+const STOP_WAIT: Duration = Duration::from_millis(500);
+
+const _: () = assert!(SECTION_BYTES_MAX <= wal::superblock::SECTION_BYTES_MAX);
+
+/// When a checkpoint begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointOptions {
+    /// This many requests after the last one.
+    pub requests: u64,
+    /// This many bytes of entries after the last one.
+    pub log_bytes: u64,
+    /// When dirty pages take more than this part of the page cache, in percent.
+    pub dirty_percent: u64,
+    /// When nothing was asked for so long and something is dirty.
+    pub idle: Duration,
+    /// At a clean stop, if no more than this is dirty; 0 is never.
+    pub stop_dirty_bytes_max: u64,
+}
+
+impl Default for CheckpointOptions {
+    fn default() -> Self {
+        CheckpointOptions {
+            requests: 300_000,
+            log_bytes: 512 << 20,
+            dirty_percent: 40,
+            idle: Duration::from_secs(600),
+            stop_dirty_bytes_max: 0,
+        }
+    }
+}
+
+impl CheckpointOptions {
+    /// Whether so much has gathered since the last checkpoint that another one is worth its writes.
+    fn is_due(&self, since: Volume, dirty: Dirty) -> bool {
+        since.requests >= self.requests
+            || since.bytes >= self.log_bytes
+            || dirty.dirty_bytes * 100 > dirty.cache_bytes * self.dirty_percent
+    }
+}
+
+/// The latest checkpoint that the superblock names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckpointStatus {
+    /// Its id; 0 is none.
+    pub id: u64,
+    /// The log starts after this index.
+    pub index: u64,
+    /// How many were published in this life.
+    pub count: u64,
+}
+
+/// Where the checkpoint under way is.
+#[derive(Debug)]
+enum Stage {
+    /// There is none.
+    Idle,
+    /// Ids are being reserved.
+    Reserving,
+    /// The shards are asked to fix their images.
+    Freezing,
+    /// They write them.
+    Writing(Images),
+    /// The superblock is being written.
+    Publishing { index: u64 },
+}
+
+/// The images of a checkpoint that is being written.
+#[derive(Debug)]
+struct Images {
+    frozen: FrozenState,
+    term: Term,
+    /// By shard, once they are durable.
+    manifests: Vec<Option<ManifestRef>>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Checkpoints {
+    stage: RefCell<Stage>,
+    next_id: Cell<u64>,
+    reserved: Cell<u64>,
+    status: Cell<CheckpointStatus>,
+    /// What had been applied at the last freeze.
+    frozen_at: Cell<Volume>,
+    /// What had been applied when it was last looked at, and since when it is the same.
+    quiet_since: Cell<(Volume, u64)>,
+    /// Some shard found no room.
+    disk_full: Cell<bool>,
+}
+
+impl Checkpoints {
+    /// After `status`, with ids up to `reserved` used up or lost.
+    pub(super) fn new(status: CheckpointStatus, reserved: u64) -> Checkpoints {
+        Checkpoints {
+            stage: RefCell::new(Stage::Idle),
+            next_id: Cell::new(reserved + 1),
+            reserved: Cell::new(reserved),
+            status: Cell::new(status),
+            frozen_at: Cell::default(),
+            quiet_since: Cell::default(),
+            disk_full: Cell::new(false),
+        }
+    }
+
+    /// Whether some shard has no room to write.
+    pub(super) fn disk_is_full(&self) -> bool {
+        self.disk_full.get()
+    }
+
+    fn is_idle(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Idle)
+    }
+}
+
+impl Node {
+    /// The latest checkpoint.
+    pub fn checkpoint_status(&self) -> CheckpointStatus {
+        self.0.checkpoints.status.get()
+    }
+
+    /// Begins a checkpoint if it is time.
+    pub(super) fn consider_checkpoint(&self) {
+        if !self.0.checkpoints.is_idle() || self.0.state.get() > State::Serving {
+            return;
+        }
+        let since = self.volume_since_checkpoint();
+        let options = &self.0.options.checkpoints;
+        if since.requests > 0 && options.is_due(since, self.0.shards.dirty()) {
+            self.begin_checkpoint();
+        }
+    }
+
+    fn volume_since_checkpoint(&self) -> Volume {
+        let now = self.0.sequencer.borrow().volume();
+        let then = self.0.checkpoints.frozen_at.get();
+        Volume {
+            requests: now.requests - then.requests,
+            bytes: now.bytes - then.bytes,
+        }
+    }
+
+    /// Begins a checkpoint, unless nothing was applied since the last one or the log is closed.
+    fn begin_checkpoint(&self) {
+        let checkpoints = &self.0.checkpoints;
+        let mut sequencer = self.0.sequencer.borrow_mut();
+        let status = checkpoints.status.get();
+        if !sequencer.is_open() || sequencer.applied().index <= status.index {
+            return;
+        }
+        if checkpoints.next_id.get() > checkpoints.reserved.get() {
+            let through = checkpoints.reserved.get() + IDS_PER_RESERVATION;
+            if through > u64::from(u32::MAX) {
+                // Page headers have no room for more; the log grows from here on.
+                return;
+            }
+            *checkpoints.stage.borrow_mut() = Stage::Reserving;
+            sequencer.reserve_checkpoint_ids(through);
+        } else {
+            let id = checkpoints.next_id.get();
+            checkpoints.next_id.set(id + 1);
+            *checkpoints.stage.borrow_mut() = Stage::Freezing;
+            checkpoints.frozen_at.set(sequencer.volume());
+            sequencer.freeze(id as u32);
+        }
+        self.0.work.raise();
+    }
+
+    /// Takes what the pipeline reports.
+    pub(super) fn take_checkpoint_step(&self, step: CheckpointStep) {
+        let checkpoints = &self.0.checkpoints;
+        match step {
+            CheckpointStep::Reserved(through) => {
+                checkpoints.reserved.set(through);
+                let reserving = matches!(*checkpoints.stage.borrow(), Stage::Reserving);
+                if reserving {
+                    *checkpoints.stage.borrow_mut() = Stage::Idle;
+                    self.begin_checkpoint();
+                }
+            }
+            CheckpointStep::Frozen(frozen, term) => {
+                *checkpoints.stage.borrow_mut() = Stage::Writing(Images {
+                    frozen,
+                    term,
+                    manifests: vec![None; usize::from(self.0.shards.count())],
+                });
+                self.0.shards.wake_background();
+            }
+            CheckpointStep::Durable(id) => self.checkpoint_durable(id),
+        }
+    }
+
+    fn checkpoint_durable(&self, id: u64) {
+        let checkpoints = &self.0.checkpoints;
+        let stage = checkpoints.stage.replace(Stage::Idle);
+        let Stage::Publishing { index } = stage else {
+            unreachable!("checkpoint {id} was published in {stage:?}")
+        };
+        let count = checkpoints.status.get().count + 1;
+        checkpoints
+            .status
+            .set(CheckpointStatus { id, index, count });
+        self.0.shards.published(id as u32);
+        self.0.logger.line(
+            crate::config::LogLevel::Debug,
+            "checkpoint published",
+            &[("checkpoint-id", id.into()), ("index", index.into())],
+        );
+        self.0.changed.notify();
+    }
+
+    /// The shards' background task: polls them for I/O in turn, a slice each, and takes their events.
+    pub(super) async fn run_shards(&self) {
+        let mut requests = Vec::new();
+        loop {
+            self.0.shards.background_work().await;
+            loop {
+                let mut emitted = false;
+                for shard in 0..self.0.shards.count() {
+                    if self.0.state.get() >= State::Stopped {
+                        return;
+                    }
+                    emitted |= self.0.shards.poll(shard, &mut requests);
+                    self.take_shard_events(shard);
+                    self.0.world.yield_if_due().await;
+                }
+                if !emitted {
+                    break;
+                }
+            }
+            self.consider_checkpoint();
+        }
+    }
+
+    fn take_shard_events(&self, shard: u16) {
+        while let Some(event) = self.0.shards.next_event(shard) {
+            match event {
+                ShardEvent::ImageDurable { id, manifest } => {
+                    self.image_durable(shard, id, manifest);
+                }
+                ShardEvent::NoSpace => {
+                    if !self.0.checkpoints.disk_full.replace(true) {
+                        let file = format!("shard-{shard:02}");
+                        self.0.logger.error(
+                            "the disk is full: the checkpoint waits for room, and only deletes and \
+                             compaction are taken",
+                            &[("directory", file.into())],
+                        );
+                        self.raise_no_space();
+                    }
+                }
+                ShardEvent::Failed { file, what } => {
+                    self.fail(Failure::Store(format!("{file}: {what}")));
+                }
+            }
+        }
+    }
+
+    fn image_durable(&self, shard: u16, id: u32, manifest: ManifestRef) {
+        let mut stage = self.0.checkpoints.stage.borrow_mut();
+        let Stage::Writing(images) = &mut *stage else {
+            unreachable!("shard {shard} wrote image {id} in {stage:?}")
+        };
+        assert_eq!(images.frozen.id, id, "image of another checkpoint");
+        images.manifests[usize::from(shard)] = Some(manifest);
+        let manifests: Option<Vec<ManifestRef>> = images.manifests.iter().copied().collect();
+        let Some(manifests) = manifests else {
+            return;
+        };
+        let mut sequencer = self.0.sequencer.borrow_mut();
+        if !sequencer.is_open() {
+            // A log that is being closed takes nothing more: the next life starts from the last checkpoint.
+            return;
+        }
+        let frozen = images.frozen;
+        sequencer.checkpoint(wal::Checkpoint {
+            id: id.into(),
+            index: wal::Index(frozen.applied.index),
+            term: wal::Term(images.term.0),
+            section: frozen.section(manifests).encode(),
+        });
+        let index = frozen.applied.index;
+        *stage = Stage::Publishing { index };
+        self.0.work.raise();
+    }
+
+    /// Looks once a second whether a full disk has room again, and whether the node is idle.
+    pub(super) async fn run_checkpoints(&self) {
+        while self.0.state.get() <= State::Serving {
+            self.0.world.sleep(TICK).await;
+            if self.0.checkpoints.disk_full.replace(false) {
+                self.0.shards.retry_space();
+            }
+            self.consider_idle_checkpoint();
+        }
+    }
+
+    fn consider_idle_checkpoint(&self) {
+        let checkpoints = &self.0.checkpoints;
+        let now = self.0.world.now().nanos();
+        let volume = self.0.sequencer.borrow().volume();
+        let (seen, since) = checkpoints.quiet_since.get();
+        if seen != volume {
+            checkpoints.quiet_since.set((volume, now));
+            return;
+        }
+        let idle_nanos = self.0.options.checkpoints.idle.as_nanos();
+        if u128::from(now.saturating_sub(since)) >= idle_nanos
+            && checkpoints.is_idle()
+            && self.0.state.get() == State::Serving
+            && self.volume_since_checkpoint().requests > 0
+        {
+            self.begin_checkpoint();
+        }
+    }
+
+    /// Before a clean stop: makes a checkpoint if that is cheap, so that the next start has little to
+    /// replay, and gives up waiting for it in time.
+    pub(super) async fn checkpoint_before_stop(&self) {
+        let dirty = self.0.shards.dirty().dirty_bytes;
+        let most = self.0.options.checkpoints.stop_dirty_bytes_max;
+        if most == 0 || dirty > most {
+            return;
+        }
+        let settled = || self.0.state.get() == State::Failed || self.0.checkpoints.is_idle();
+        let checkpoint = async {
+            // One that is under way does not cover what came after its freeze.
+            self.0.changed.until(settled).await;
+            if self.volume_since_checkpoint().requests > 0 && self.0.state.get() != State::Failed {
+                self.begin_checkpoint();
+                self.0.changed.until(settled).await;
+            }
+        };
+        if self.0.world.timeout(STOP_WAIT, checkpoint).await.is_err() {
+            self.0
+                .logger
+                .info("stopping without waiting for the checkpoint", &[]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_is_due_by_requests_by_bytes_or_by_dirty_pages() {
+        let options = CheckpointOptions {
+            requests: 10,
+            log_bytes: 1000,
+            dirty_percent: 40,
+            ..CheckpointOptions::default()
+        };
+        let due = |requests, bytes, dirty_bytes| {
+            let dirty = Dirty {
+                dirty_bytes,
+                cache_bytes: 100,
+            };
+            options.is_due(Volume { requests, bytes }, dirty)
+        };
+        assert!(!due(9, 999, 40));
+        assert!(due(10, 0, 0));
+        assert!(due(0, 1000, 0));
+        assert!(due(0, 0, 41));
+    }
+}

@@ -1,0 +1,356 @@
+//! Checkpoints of a whole member on a simulated disk: it is killed, or loses power, at every step of
+//! the way, and must come back with what was acknowledged, and with the state and the apply hash of a
+//! member that never made a checkpoint.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use engine::auth::{Identity as Caller, Policy, authorize};
+use engine::command::*;
+use engine::key::{End, KeyRange};
+use engine::store::MissingHook;
+use engine::testing::{Oracle, Workload};
+use reactor::World;
+use reactor::sim::{Crash, CrashPoint, HostId, RunEnd, Simulation, SimulationOptions, Step};
+use ringd::identity::Identity;
+use ringd::log::Logger;
+use ringd::node::{CheckpointStatus, Node, NodeOptions, WriteError};
+
+/// One more budget runs this many more seeds.
+fn budget() -> u64 {
+    let budget = std::env::var("RINGD_TEST_BUDGET").ok();
+    budget.and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+/// A member with small files and no checkpoints.
+fn options() -> NodeOptions {
+    let identity = Identity {
+        cluster_id: 0xc1,
+        member_id: 0x3e,
+    };
+    let mut options = NodeOptions::new(PathBuf::from("/data"), identity);
+    options.log.record_bytes_max = 64 << 10;
+    options.log.segment_bytes = 96 << 10;
+    options.log.batch_bytes_target = 4 << 10;
+    options.log.prewrite_bytes = 16 << 10;
+    options.log.prewrite_gap_bytes = 4 << 10;
+    options.checkpoints.requests = u64::MAX;
+    options
+}
+
+/// The same with a checkpoint every few requests, little memory, and needs where there are none.
+fn checkpointing(seed: u64) -> NodeOptions {
+    let mut options = options();
+    options.checkpoints.requests = 3 + seed % 3;
+    options.store.segment_bytes_first = 8 << 10;
+    options.store.segment_bytes_max = 32 << 10;
+    options.store.piece_bytes = 4 << 10;
+    options.store.tail_bytes_max = 16 << 10;
+    options.store.value_cache_bytes = 16 << 10;
+    options.store.page_cache_bytes = 1 << 20;
+    options.missing = seed.is_multiple_of(2).then_some(MissingHook {
+        seed,
+        one_in: 5,
+        rearm_after: 16,
+    });
+    options
+}
+
+/// Commands that a client may send, one after the other.
+fn script(seed: u64, count: usize) -> Vec<Command> {
+    let mut oracle = Oracle::new();
+    let mut workload = Workload::new(seed, 40);
+    let mut script = Vec::new();
+    while script.len() < count {
+        let mut command = workload.command(&oracle);
+        match &mut command {
+            // Nothing would be executed any more.
+            Command::Alarm {
+                activate: true,
+                alarm: Some(AlarmKind::Corrupt),
+                ..
+            } => continue,
+            // No deadline passes during a test.
+            Command::LeaseGrant { ttl, .. } => *ttl += 100_000,
+            Command::Put(put) if script.len() % 5 == 0 && !put.ignore_value => {
+                put.value = vec![b'x'; 3000].into();
+            }
+            _ => {}
+        }
+        // Only what the oracle becomes matters here.
+        drop(oracle.apply(&command));
+        script.push(command);
+    }
+    script
+}
+
+/// What can be seen of a member.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Seen {
+    index: u64,
+    hash: u64,
+    compacted: i64,
+    /// The keys at every revision that can be read.
+    states: BTreeMap<i64, Vec<KeyValue>>,
+    leases: Vec<(LeaseId, i64, Vec<bytes::Bytes>)>,
+    alarms: Vec<(u64, AlarmKind)>,
+}
+
+/// What the tasks of a simulated life tell the test.
+#[derive(Default)]
+struct Told {
+    /// Answers, by position in the script.
+    answers: BTreeMap<usize, Result<(i64, Reply), CommandError>>,
+    /// State at the beginning of the life, and after the script.
+    seen: Vec<Seen>,
+    checkpoint: CheckpointStatus,
+    failure: Option<String>,
+}
+
+async fn execute(node: &Node, operation: Operation) -> Result<(i64, Reply), WriteError> {
+    let caller = Caller::Member;
+    let operation = authorize(operation, &caller, &Policy::Disabled).expect("allowed");
+    let answer = node.execute(operation).await?;
+    Ok((answer.header.revision, answer.reply))
+}
+
+async fn look(node: &Node) -> Seen {
+    let all = KeyRange {
+        start: bytes::Bytes::new(),
+        end: End::Unbounded,
+    };
+    let mut seen = Seen {
+        index: node.applied().index,
+        hash: node.apply_hash(),
+        compacted: node.compact_revision(),
+        alarms: node.alarms(),
+        ..Seen::default()
+    };
+    for revision in node.compact_revision().max(1)..=node.applied().revision {
+        let range = Range {
+            revision,
+            ..Range::all(all.clone())
+        };
+        let (_, reply) = execute(node, Operation::Range(range))
+            .await
+            .expect("readable");
+        let Reply::Range(reply) = reply else {
+            unreachable!("a range answers a range")
+        };
+        seen.states.insert(revision, reply.kvs);
+    }
+    for lease in node.leases() {
+        let status = node.lease_status(lease).expect("just listed");
+        let keys = node.keys_of_lease(lease).await.expect("readable");
+        seen.leases.push((lease, status.granted_ttl, keys));
+    }
+    seen
+}
+
+/// One life: opens, looks, executes `commands` of the script, looks again.
+async fn live(
+    world: World,
+    options: NodeOptions,
+    script: Rc<Vec<Command>>,
+    commands: std::ops::Range<usize>,
+    told: Rc<RefCell<Told>>,
+) {
+    let opened = Node::open(world.clone(), options, Rc::new(Logger::silent())).await;
+    let node = match opened {
+        Ok(node) => node,
+        Err(error) => {
+            told.borrow_mut().failure = Some(error.to_string());
+            return;
+        }
+    };
+    if let Err(failure) = node.ready().await {
+        told.borrow_mut().failure = Some(failure);
+        return;
+    }
+    let seen = look(&node).await;
+    told.borrow_mut().seen.push(seen);
+    for position in commands {
+        let command = Operation::Write(script[position].clone());
+        let answer = match execute(&node, command).await {
+            Ok(answer) => Ok(answer),
+            Err(WriteError::Command(error)) => Err(error),
+            Err(error) => {
+                told.borrow_mut().failure = Some(format!("{error:?}"));
+                return;
+            }
+        };
+        told.borrow_mut().answers.insert(position, answer);
+        told.borrow_mut().checkpoint = node.checkpoint_status();
+    }
+    // Lets a checkpoint under way come to its end.
+    world.sleep(Duration::from_millis(50)).await;
+    let seen = look(&node).await;
+    let mut told = told.borrow_mut();
+    told.seen.push(seen);
+    told.checkpoint = node.checkpoint_status();
+}
+
+/// A host and what its lives told.
+struct Member {
+    simulation: Simulation,
+    host: HostId,
+    script: Rc<Vec<Command>>,
+    options: NodeOptions,
+    told: Rc<RefCell<Told>>,
+}
+
+impl Member {
+    fn new(seed: u64, options: NodeOptions, script: &Rc<Vec<Command>>) -> Member {
+        let mut hardware = SimulationOptions::calm();
+        hardware.disk.late_write_most = Duration::from_millis(5);
+        let mut simulation = Simulation::new(seed, hardware);
+        let host = simulation.add_host("member");
+        Member {
+            simulation,
+            host,
+            script: script.clone(),
+            options,
+            told: Rc::default(),
+        }
+    }
+
+    fn start(&mut self, commands: std::ops::Range<usize>) -> reactor::sim::CoreId {
+        let (options, script) = (self.options.clone(), self.script.clone());
+        let told = self.told.clone();
+        self.simulation.start_core(self.host, |world| {
+            live(world, options, script, commands, told)
+        })
+    }
+
+    /// Runs a life to the end of its commands.
+    fn run(&mut self, commands: std::ops::Range<usize>) {
+        let core = self.start(commands);
+        for _ in 0..4_000_000 {
+            if self.simulation.main_ended(core) {
+                return;
+            }
+            assert!(!matches!(
+                self.simulation.step(),
+                Step::Idle | Step::Crashed(_)
+            ));
+        }
+        panic!("the life does not end");
+    }
+
+    fn crash(&mut self, crash: Crash) {
+        self.simulation.crash(self.host, crash);
+        self.rest();
+    }
+
+    /// Lets late writes land.
+    fn rest(&mut self) {
+        let end = self.simulation.run_for(Duration::from_millis(20));
+        assert!(matches!(end, RunEnd::Deadline | RunEnd::Idle));
+        if !self.simulation.is_up(self.host) {
+            self.simulation.restart(self.host);
+        }
+    }
+}
+
+#[test]
+fn restarts_from_checkpoints_change_nothing() {
+    for seed in 0..3 * budget() {
+        let script = Rc::new(script(seed, 120));
+        let mut plain = Member::new(seed, options(), &script);
+        let mut member = Member::new(seed, checkpointing(seed), &script);
+        for start in (0..script.len()).step_by(17) {
+            let commands = start..(start + 17).min(script.len());
+            for member in [&mut plain, &mut member] {
+                member.run(commands.clone());
+                member.crash(Crash::Kill);
+            }
+        }
+        let (plain, member) = (plain.told.borrow(), member.told.borrow());
+        assert_eq!((&plain.failure, &member.failure), (&None, &None));
+        assert_eq!(plain.answers, member.answers, "seed {seed}");
+        assert_eq!(plain.seen, member.seen, "seed {seed}");
+        assert_eq!(plain.checkpoint, CheckpointStatus::default());
+        assert!(member.checkpoint.index > 90, "{:?}", member.checkpoint);
+    }
+}
+
+/// What a member shows that has just been created.
+fn fresh(script: &Rc<Vec<Command>>) -> Seen {
+    let mut plain = Member::new(1, options(), script);
+    plain.run(0..0);
+    let told = plain.told.borrow();
+    told.seen[0].clone()
+}
+
+/// What a member without checkpoints shows after a restart that found so many commands in the log.
+fn reference(script: &Rc<Vec<Command>>, commands: usize) -> Seen {
+    let mut plain = Member::new(1, options(), script);
+    plain.run(0..commands);
+    plain.crash(Crash::Kill);
+    plain.run(0..0);
+    let told = plain.told.borrow();
+    assert_eq!(told.failure, None);
+    told.seen[2].clone()
+}
+
+#[test]
+fn a_crash_at_any_step_of_a_checkpoint_loses_nothing() {
+    const COMMANDS: usize = 25;
+    let script = Rc::new(script(77, COMMANDS));
+    let fresh = fresh(&script);
+    let references: Vec<Seen> = (0..=COMMANDS).map(|n| reference(&script, n)).collect();
+    let (mut crashes, mut from_checkpoints) = (0, 0);
+    for seed in 0..4 * budget() {
+        for point in 1.. {
+            let mut member = Member::new(seed, checkpointing(seed), &script);
+            let (crash, point) = match (seed + point) % 4 {
+                0 => (Crash::Kill, CrashPoint::Submission(point)),
+                1 => (Crash::PowerCut, CrashPoint::Completion(point)),
+                2 => (Crash::PowerCutAllLost, CrashPoint::Submission(point)),
+                _ => (Crash::PowerCut, CrashPoint::Submission(point)),
+            };
+            member.simulation.plan_crash(member.host, point, crash);
+            let core = member.start(0..COMMANDS);
+            let crashed = loop {
+                match member.simulation.step() {
+                    Step::Crashed(_) => break true,
+                    Step::Idle => break false,
+                    Step::Ran(_) | Step::Happened => {}
+                }
+                if member.simulation.main_ended(core) {
+                    break false;
+                }
+            };
+            if !crashed {
+                break;
+            }
+            crashes += 1;
+            member.rest();
+            let acknowledged = member.told.borrow().answers.len();
+            let published = member.told.borrow().checkpoint;
+            *member.told.borrow_mut() = Told::default();
+            member.run(0..0);
+            let told = member.told.borrow();
+            let place = format!("seed {seed}, {crash:?} at {point:?}, {acknowledged} answered");
+            assert_eq!(told.failure, None, "{place}");
+            let seen = &told.seen[0];
+            let expected = &references[acknowledged..=(acknowledged + 1).min(COMMANDS)];
+            let mut found = expected.iter().find(|e| e.index == seen.index);
+            // The crash came before anything was in the log.
+            if acknowledged == 0 && seen.index == fresh.index {
+                found = Some(&fresh);
+            }
+            let Some(found) = found else {
+                panic!("{place}: restarted at index {}", seen.index);
+            };
+            assert_eq!(seen, found, "{place}");
+            assert!(told.checkpoint.index >= published.index, "{place}");
+            from_checkpoints += u64::from(told.checkpoint.id > 0);
+        }
+    }
+    assert!(crashes > 1_000, "{crashes} crashes");
+    assert!(from_checkpoints > 300, "{from_checkpoints} of {crashes}");
+}
