@@ -8,6 +8,7 @@ import (
 	"math"
 	"sort"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -15,9 +16,12 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// quiet is how long a stream must stay silent before silence counts as the answer. etcd looks for
-// watchers that lag every 100 ms.
+// quiet is how long a stream must stay silent before silence counts as the answer. Nothing else waits
+// for time: a stream that is too slow to break the silence is not noticed, one that keeps it never fails.
 const quiet = 400 * time.Millisecond
+
+// askAgain is how often a stream is asked for its progress until it answers.
+const askAgain = 20 * time.Millisecond
 
 var watchDifferential = []differentialScenario{
 	{"answers to creating and ending watches", watchCreation},
@@ -38,8 +42,12 @@ type watchPair struct {
 	streams [2]pb.Watch_WatchClient
 	answers [2]chan any
 	// kept are answers that were read but not compared yet.
-	kept   [2][]any
-	cancel context.CancelFunc
+	kept [2][]any
+	// live are the watchers that were created and not ended, as far as the answers tell.
+	live [2]atomic.Int64
+	// settled is the revision up to which the streams were seen to have shown everything.
+	settled int64
+	cancel  context.CancelFunc
 }
 
 func (d *differential) watch(options ...callOption) *watchPair {
@@ -62,9 +70,17 @@ func (d *differential) watch(options ...callOption) *watchPair {
 				answer, err := stream.Recv()
 				if err != nil {
 					answers <- err
+					pair.live[i].Store(0)
 					return
 				}
+				// Never too few: what is not answered yet counts.
+				if answer.Created && !answer.Canceled {
+					pair.live[i].Add(1)
+				}
 				answers <- answer
+				if answer.Canceled && !answer.Created {
+					pair.live[i].Add(-1)
+				}
 			}
 		}()
 	}
@@ -117,6 +133,9 @@ func (w *watchPair) expect(what string, count int) {
 		for len(found) < max(count, 1) {
 			select {
 			case answer := <-w.answers[index]:
+				if w.settled > 0 && isProgress(answer) {
+					continue
+				}
 				switch answer := answer.(type) {
 				case *pb.WatchResponse:
 					found = append(found, shown{answer.WatchId, side.show(answer)})
@@ -134,6 +153,26 @@ func (w *watchPair) expect(what string, count int) {
 		sort.SliceStable(found, func(a, b int) bool { return found[a].id < found[b].id })
 		for _, one := range found {
 			texts[index] += one.text + "\n"
+		}
+	})
+	w.d.same(what, texts)
+}
+
+// expectEnd compares how both streams end, whatever they show before.
+func (w *watchPair) expectEnd(what string) {
+	var texts [2]string
+	w.d.each(func(side *side) {
+		index := w.d.index(side)
+		timeout := time.After(limit)
+		for texts[index] == "" {
+			select {
+			case answer := <-w.answers[index]:
+				if err, ok := answer.(error); ok {
+					texts[index] = endText(err)
+				}
+			case <-timeout:
+				texts[index] = silence
+			}
 		}
 	})
 	w.d.same(what, texts)
@@ -233,7 +272,6 @@ func watchRanges(d *differential) {
 		for _, key := range []string{"\x00", "a", "b", "bb", "c", "\xff"} {
 			d.call(put(key, "v"))
 		}
-		time.Sleep(quiet)
 		request := creation(form[0], form[1])
 		request.StartRevision = start
 		w.create(request, 1)
@@ -242,44 +280,68 @@ func watchRanges(d *differential) {
 	}
 }
 
-// drain compares all events that come until both streams are silent, watcher by watcher, without
-// regard to how many answers carry them.
-func (w *watchPair) drain(what string) {
-	var texts [2]string
+// settle reads until both streams have shown everything up to now: a server answers a request for the
+// progress of a stream only when no watcher of it lags, and after its events. Otherwise etcd says nothing,
+// so it is asked again. What comes is kept, except for these answers. The watchers must not wait for
+// revisions to come.
+func (w *watchPair) settle() {
+	// Answers to requests of the last time may still be on their way; their revision tells them apart.
+	if w.d.revision() == w.settled {
+		w.d.call(put("~", "settle"))
+	}
+	w.settled = w.d.revision()
 	w.d.each(func(side *side) {
 		index := w.d.index(side)
+		deadline, ask := time.After(limit), time.After(0)
+		for w.live[index].Load() > 0 || len(w.answers[index]) > 0 {
+			select {
+			case <-ask:
+				// The stream's end comes as an answer.
+				_ = w.streams[index].Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{
+					ProgressRequest: &pb.WatchProgressRequest{}}})
+				ask = time.After(askAgain)
+			case answer := <-w.answers[index]:
+				if !isProgress(answer) {
+					w.kept[index] = append(w.kept[index], answer)
+				} else if answer.(*pb.WatchResponse).Header.Revision >= w.settled {
+					return
+				}
+			case <-deadline:
+				panic(fmt.Sprintf("%s: watchers of the %s server do not catch up", w.d.scenario, side.name))
+			}
+		}
+	})
+}
+
+// isProgress tells an answer to a request for a stream's progress.
+func isProgress(answer any) bool {
+	response, ok := answer.(*pb.WatchResponse)
+	return ok && response.WatchId == -1 && !response.Created && !response.Canceled
+}
+
+// drain compares all events up to now, watcher by watcher, without regard to how many answers carry them.
+func (w *watchPair) drain(what string) {
+	w.settle()
+	var texts [2]string
+	for index, side := range w.d.sides {
 		events := map[int64][]string{}
-		kept := make(chan any, len(w.kept[index]))
 		for _, answer := range w.kept[index] {
-			kept <- answer
+			switch answer := answer.(type) {
+			case *pb.WatchResponse:
+				for _, event := range answer.Events {
+					events[answer.WatchId] = append(events[answer.WatchId], compact(event))
+				}
+				answer.Events = nil
+				if answer.Created || answer.Canceled {
+					events[answer.WatchId] = append(events[answer.WatchId], side.show(answer))
+				}
+			case error:
+				events[math.MaxInt64] = append(events[math.MaxInt64], endText(answer))
+			}
 		}
 		w.kept[index] = nil
-		for {
-			source := w.answers[index]
-			if len(kept) > 0 {
-				source = kept
-			}
-			select {
-			case answer := <-source:
-				switch answer := answer.(type) {
-				case *pb.WatchResponse:
-					for _, event := range answer.Events {
-						events[answer.WatchId] = append(events[answer.WatchId], compact(event))
-					}
-					answer.Events = nil
-					if answer.Created || answer.Canceled || answer.WatchId == -1 {
-						events[answer.WatchId] = append(events[answer.WatchId], side.show(answer))
-					}
-					continue
-				case error:
-					events[math.MaxInt64] = append(events[math.MaxInt64], endText(answer))
-				}
-			case <-time.After(quiet):
-			}
-			break
-		}
 		texts[index] = orderedText(events)
-	})
+	}
 	w.d.same(what, texts)
 }
 
@@ -421,7 +483,7 @@ func watchTxns(d *differential) {
 	for _, key := range []string{"c", "b", "a"} {
 		d.call(&pb.PutRequest{Key: []byte(key), Lease: 9})
 	}
-	w.expect("attached", 5)
+	w.drain("attached")
 	d.call(&pb.LeaseRevokeRequest{ID: 9})
 	w.expect("revoked", 2)
 	d.call(then(delOp("a", ""), delOp("\x00", "\x00"), putOp("", "")))
@@ -513,8 +575,8 @@ func watchEnds(d *differential) {
 		context.AfterFunc(short, stop)
 		return short
 	}))
-	timed.create(creation("a", ""), 1)
-	timed.expect("a deadline", 1)
+	timed.send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: creation("a", "")}})
+	timed.expectEnd("a deadline")
 	gone := d.watch()
 	gone.create(creation("a", ""), 1)
 	gone.cancel()

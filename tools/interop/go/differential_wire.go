@@ -129,8 +129,8 @@ func deadlines(d *differential) {
 		context.AfterFunc(short, stop)
 		return short
 	}))
-	w.create(creation("a", ""), 1)
-	w.expect("the deadline of a stream", 1)
+	w.send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: creation("a", "")}})
+	w.expectEnd("the deadline of a stream")
 }
 
 func unknownMethods(d *differential) {
