@@ -39,6 +39,9 @@ fn the_engine_is_a_sequential_etcd() {
     assert!(counts.replayed > 0, "nothing was ever replayed");
     assert!(counts.checkpoints > 0, "no checkpoint was ever taken");
     assert!(counts.crashes > 0, "nothing ever crashed");
+    assert!(counts.slices > 0, "no background work was ever done");
+    assert!(counts.hashes > 0, "no hash was ever compared");
+    assert!(counts.scrubbed > 0, "nothing was ever scrubbed");
 }
 
 /// Every broken rule is found within a bounded number of runs.

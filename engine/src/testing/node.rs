@@ -6,11 +6,12 @@ use super::disk::Disk;
 use super::{Defect, DiskConfig, Random};
 use crate::auth::Authorized;
 use crate::command::*;
+use crate::compaction::{COLLECT_BELOW_PERCENT, Maintained};
 use crate::coordinator::{Coordinator, CoordinatorConfig, CoordinatorOutput, Published};
 use crate::entry::EntryError;
-use crate::read::{EventRead, LeaseKeysRead, RangeRead, resolve_revision};
-use crate::shard::{EventsRequest, Shard, ShardReply, ShardRequest};
-use crate::step::Step;
+use crate::read::{EventRead, HashRead, LeaseKeysRead, RangeRead, resolve_revision};
+use crate::shard::{Damage, EventsRequest, Shard, ShardReply, ShardRequest};
+use crate::step::{Need, Step};
 use crate::store::{EventChunk, MissingHook, StoreConfig};
 use crate::txn::ReadTxn;
 
@@ -46,6 +47,9 @@ pub struct Node {
     defect: Defect,
     /// Times that something was missing.
     needs: u64,
+    /// Does background work between any two messages.
+    maintains: bool,
+    slices: u64,
     /// Attempts since a shard last answered.
     fruitless: usize,
 }
@@ -82,6 +86,8 @@ impl Node {
             index: 0,
             defect: config.defect,
             needs: 0,
+            maintains: true,
+            slices: 0,
             fruitless: 0,
         }
     }
@@ -94,6 +100,91 @@ impl Node {
     /// Times that a page or a value was missing.
     pub fn needs(&self) -> u64 {
         self.needs
+    }
+
+    /// Leaves versions that nobody can read where they are from here on, and dead records too.
+    pub fn stop_maintenance(&mut self) {
+        self.maintains = false;
+    }
+
+    /// Slices of background work that did something.
+    pub fn slices(&self) -> u64 {
+        self.slices
+    }
+
+    /// Does a slice of some shard's background work.
+    fn maintain(&mut self) {
+        if !self.maintains {
+            return;
+        }
+        let percent = [30, 50, 90, 100][self.random.index(4)];
+        let number = self.random.index(self.shards.len());
+        let shard = &mut self.shards[number];
+        match shard.maintain(percent) {
+            Step::Ready(left) => self.slices += u64::from(left == Maintained::Working),
+            Step::Need(need) => bring(shard, self.disk.as_ref(), &need, &mut self.needs),
+        }
+    }
+
+    /// Does all the background work that is due.
+    pub fn maintain_all(&mut self) {
+        for shard in &mut self.shards {
+            loop {
+                match shard.maintain(COLLECT_BELOW_PERCENT) {
+                    Step::Ready(Maintained::Working) => self.slices += 1,
+                    Step::Ready(_) => break,
+                    Step::Need(need) => bring(shard, self.disk.as_ref(), &need, &mut self.needs),
+                }
+            }
+        }
+    }
+
+    /// Checks all that is on the disk; answers how many pages and pieces that were, or the first damage.
+    ///
+    /// # Errors
+    /// Something is damaged.
+    pub fn scrub(&mut self) -> Result<u64, Damage> {
+        let mut count = 0;
+        let Some(disk) = &self.disk else {
+            return Ok(0);
+        };
+        for shard in &mut self.shards {
+            loop {
+                match shard.scrub_next() {
+                    Step::Ready(Some(target)) => {
+                        count += 1;
+                        let bytes = disk.read(shard.read_of(target.need()));
+                        if let Some(damage) = shard.scrub_check(&target, &bytes) {
+                            return Err(damage);
+                        }
+                    }
+                    Step::Ready(None) => break,
+                    Step::Need(need) => bring(shard, Some(disk), &need, &mut self.needs),
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// The hash of what is readable at `at`.
+    ///
+    /// # Errors
+    /// `Compacted`.
+    pub fn hash(&mut self, at: i64) -> Result<u32, CommandError> {
+        let compacted = self.coordinator.compact_revision();
+        if at < compacted {
+            return Err(CommandError::Compacted);
+        }
+        let mut read = HashRead::new(at, compacted, self.coordinator.shards());
+        let mut asked = Vec::new();
+        while !read.is_done() {
+            while let Some(request) = read.poll() {
+                asked.push(request);
+            }
+            let (shard, reply) = self.answer(&mut asked);
+            read.on_reply(shard, reply);
+        }
+        read.finish()
     }
 
     /// Number of checkpoints that came to count.
@@ -185,6 +276,9 @@ impl Node {
             && self.random.one_in(2)
         {
             disk.turn(&mut self.shards, &mut self.random);
+        }
+        if self.random.one_in(2) {
+            self.maintain();
         }
         if !self.pending.is_empty() {
             let chosen = self.random.index(self.pending.len());
@@ -305,6 +399,9 @@ impl Node {
     fn answer(&mut self, asked: &mut Vec<(u16, ShardRequest)>) -> (u16, ShardReply) {
         let chosen = self.random.index(asked.len());
         let (shard, request) = asked.swap_remove(chosen);
+        if self.random.one_in(3) {
+            self.maintain();
+        }
         for _ in 0..ATTEMPTS_MAX {
             let (disk, asked) = (self.disk.as_ref(), (shard, &request));
             if let Some(reply) = attempt(&mut self.shards, disk, asked, &mut self.needs) {
@@ -328,6 +425,9 @@ fn store_config(config: &NodeConfig, disk: Option<DiskConfig>, number: u16) -> S
         store.tail_bytes_max = disk.tail_bytes_max;
         store.value_cache_bytes = disk.value_cache_bytes;
         store.piece_bytes = disk.piece_bytes;
+        store.segment_bytes_first = 4096;
+        store.segment_bytes_max = 1 << 14;
+        store.collection_bytes_max = disk.value_cache_bytes;
     }
     store
 }
@@ -343,15 +443,20 @@ fn attempt(
     match shard.handle(request) {
         Step::Ready(reply) => Some(reply),
         Step::Need(need) => {
-            *needs += 1;
-            match disk {
-                Some(disk) => disk.load(shard, &need),
-                None => {
-                    let loaded = shard.load(&need, None);
-                    loaded.expect("what was only declared missing can be loaded");
-                }
-            }
+            bring(shard, disk, &need, needs);
             None
+        }
+    }
+}
+
+/// Brings what is missing.
+fn bring(shard: &mut Shard, disk: Option<&Disk>, need: &Need, needs: &mut u64) {
+    *needs += 1;
+    match disk {
+        Some(disk) => disk.load(shard, need),
+        None => {
+            let loaded = shard.load(need, None);
+            loaded.expect("what was only declared missing can be loaded");
         }
     }
 }

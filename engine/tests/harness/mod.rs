@@ -25,6 +25,11 @@ pub(crate) struct Counts {
     pub(crate) needs: u64,
     pub(crate) checkpoints: u64,
     pub(crate) crashes: u64,
+    /// Slices of background work.
+    pub(crate) slices: u64,
+    pub(crate) hashes: u64,
+    /// Pages and pieces that were read back.
+    pub(crate) scrubbed: u64,
 }
 
 impl Counts {
@@ -37,6 +42,9 @@ impl Counts {
         self.needs += other.needs;
         self.checkpoints += other.checkpoints;
         self.crashes += other.crashes;
+        self.slices += other.slices;
+        self.hashes += other.hashes;
+        self.scrubbed += other.scrubbed;
     }
 }
 
@@ -45,6 +53,8 @@ struct Run {
     workload: Workload,
     oracle: Oracle,
     node: Node,
+    /// Executes the same entries in another shape, and as it likes leaves all garbage where it is.
+    shadow: Node,
     /// Entries with the apply hash after each.
     entries: Vec<(Bytes, u64)>,
     counts: Counts,
@@ -95,6 +105,18 @@ fn node(random: &mut Random, defect: Defect) -> Node {
     Node::with_disk(config, disk)
 }
 
+/// A node in memory; half of them never drop anything.
+fn shadow(random: &mut Random, defect: Defect) -> Node {
+    let mut node = Node::new(NodeConfig {
+        missing: None,
+        ..config(random, defect)
+    });
+    if random.one_in(2) {
+        node.stop_maintenance();
+    }
+    node
+}
+
 /// Runs one seed; an error says what differed.
 pub(crate) fn run(seed: u64, defect: Defect) -> Result<Counts, String> {
     let mut random = Random::new(seed);
@@ -103,6 +125,7 @@ pub(crate) fn run(seed: u64, defect: Defect) -> Result<Counts, String> {
         workload: Workload::new(random.bits(), keys),
         oracle: Oracle::new(),
         node: node(&mut random, defect),
+        shadow: shadow(&mut random, defect),
         entries: Vec::new(),
         counts: Counts::default(),
         request_id: 0,
@@ -111,6 +134,9 @@ pub(crate) fn run(seed: u64, defect: Defect) -> Result<Counts, String> {
     let entries = 40 + run.random.below(120);
     for _ in 0..entries {
         run.entry()?;
+        if run.random.one_in(3) {
+            run.hash()?;
+        }
         for _ in 0..run.random.below(6) {
             run.read()?;
         }
@@ -122,8 +148,14 @@ pub(crate) fn run(seed: u64, defect: Defect) -> Result<Counts, String> {
         }
     }
     run.whole_history()?;
-    run.restart(defect)?;
+    run.node.maintain_all();
     run.node.check();
+    run.whole_history()?;
+    run.hash()?;
+    run.restart(defect)?;
+    run.hash()?;
+    run.node.check();
+    run.scrub()?;
     run.leave();
     run.counts.runs = 1;
     Ok(run.counts)
@@ -168,6 +200,8 @@ impl Run {
         self.compare(&published, from, &expected)?;
         self.compare_state(&published, leases_before)?;
         self.visible(&published)?;
+        let shadowed = self.shadow.apply(entry.clone());
+        shadowed.map_err(|error| error.to_string())?;
         let hash = self.node.coordinator().apply_hash();
         self.entries.push((entry, hash));
         Ok(())
@@ -245,6 +279,41 @@ impl Run {
         if from <= to && from >= self.oracle.compact_revision() {
             self.history(from, to)?;
         }
+        Ok(())
+    }
+
+    /// The hash of some readable revision, of two nodes that have little in common.
+    fn hash(&mut self) -> Checked {
+        self.counts.hashes += 1;
+        let compacted = self.oracle.compact_revision();
+        let newest = self.oracle.revision();
+        let at = match self.random.below(3) {
+            0 => newest,
+            1 => self.random.between(compacted.max(1), newest),
+            _ => compacted.max(1),
+        };
+        let (found, expected) = (self.node.hash(at), self.shadow.hash(at));
+        equal("hash", &found, &expected)
+            .map_err(|difference| format!("{difference}\n   at {at}, compacted {compacted}"))?;
+        if compacted > 1 {
+            let below = self.node.hash(compacted - 1);
+            equal("hash below", &below, &Err(CommandError::Compacted))?;
+            let history = self.node.events(EventsRequest {
+                from: compacted - 1,
+                to: newest,
+                ranges: None,
+                prev_kv: false,
+                bytes_max: 1,
+            });
+            let refused = history.map(|chunk| chunk.next);
+            equal("history below", &refused, &Err(CommandError::Compacted))?;
+        }
+        Ok(())
+    }
+
+    fn scrub(&mut self) -> Checked {
+        let scrubbed = self.node.scrub().map_err(|damage| damage.to_string())?;
+        self.counts.scrubbed += scrubbed;
         Ok(())
     }
 
@@ -371,6 +440,7 @@ impl Run {
     fn leave(&mut self) {
         self.counts.needs += self.node.needs();
         self.counts.checkpoints += self.node.checkpoints();
+        self.counts.slices += self.node.slices();
     }
 
     /// The node ends between two entries or in the middle of one, and replays what it lost.
