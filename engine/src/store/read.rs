@@ -656,6 +656,14 @@ mod tests {
             start: Bytes::new(),
             end: End::Unbounded,
         };
+        let mut rounds = 0;
+        // By the events since.
+        for (at, live) in [(1 + KEYS, KEYS), (41, 40)] {
+            let count = settle(&mut store, &files, &mut rounds, |store| {
+                store.count(&all, at)
+            });
+            assert_eq!(count, Ok(live), "at {at}");
+        }
         // One revision over many pieces, with the values before it: none of it fits beside the other.
         let main = 2 * KEYS + 2;
         for sub in 0..KEYS as u32 {
@@ -666,7 +674,6 @@ mod tests {
         store.log.freeze();
         let mut files = files;
         files.drain(&mut store.log);
-        let mut rounds = 0;
         let chunk = settle(&mut store, &files, &mut rounds, |store| {
             store.events(&EventQuery {
                 from: main,
@@ -683,7 +690,7 @@ mod tests {
             let former = event.prev_kv.as_ref().expect("a key that was there");
             assert_eq!(former.value, value(former.mod_revision));
         }
-        // By the events since, then key by key.
+        // Key by key.
         for (at, live) in [(main - 1, KEYS), (main, 0), (1 + KEYS, KEYS), (41, 40)] {
             let count = settle(&mut store, &files, &mut rounds, |store| {
                 store.count(&all, at)
