@@ -104,12 +104,11 @@ impl Pass {
                 Step::Need(_) if last.is_some() => return Step::Ready(()),
                 Step::Need(need) => return Step::Need(need),
             };
-            if last.replace(leaf) != Some(leaf) || !through {
-                leaves += 1;
+            if !through {
+                return Step::Ready(());
             }
-            if through {
-                self.batch.pop_front();
-            }
+            self.batch.pop_front();
+            leaves += usize::from(last.replace(leaf) != Some(leaf));
             if leaves >= LEAVES_PER_SLICE && !self.batch.is_empty() {
                 return Step::Ready(());
             }

@@ -1,6 +1,7 @@
 //! The store against a plain map, with everything missing at times, and with broken rules.
 
 mod host;
+mod maintain;
 mod model;
 mod planted;
 mod random;

@@ -1,0 +1,380 @@
+//! Single behaviours of the background work.
+
+use bytes::Bytes;
+use diskio::FileName;
+
+use super::host::Host;
+use super::*;
+use crate::command::LeaseId;
+use crate::compaction::{COLLECT_BELOW_PERCENT, COLLECT_ON_DEMAND_PERCENT, Maintained};
+use crate::events::SegmentKind;
+use crate::revision::Revision;
+use crate::step::Step;
+
+/// A store whose segments are small, and how far its revisions are.
+struct Life {
+    host: Host,
+    main: i64,
+}
+
+impl Life {
+    fn new(seed: u64) -> Life {
+        let config = StoreConfig {
+            segment_bytes_first: 16 << 10,
+            segment_bytes_max: 64 << 10,
+            piece_bytes: 8 << 10,
+            tail_bytes_max: 0,
+            value_cache_bytes: 256 << 10,
+            ..StoreConfig::new(0, seed)
+        };
+        Life {
+            host: Host::new(config, seed),
+            main: 1,
+        }
+    }
+
+    fn put(&mut self, key: &str, value: &[u8]) {
+        self.main += 1;
+        let revision = Revision {
+            main: self.main,
+            sub: 0,
+        };
+        let key = key.as_bytes();
+        self.host
+            .settle(|store| store.put(revision, key, value, LeaseId::NONE));
+    }
+
+    fn delete(&mut self, key: &str) {
+        self.main += 1;
+        let revision = Revision {
+            main: self.main,
+            sub: 0,
+        };
+        assert!(
+            self.host
+                .settle(|store| store.delete(revision, key.as_bytes()))
+        );
+    }
+
+    fn value(&mut self, key: &str) -> Option<Bytes> {
+        let version = self
+            .host
+            .settle(|store| store.get(key.as_bytes(), i64::MAX))?;
+        Some(self.host.settle(|store| store.value_of(&version)))
+    }
+
+    /// All background work that is due, with the disk's help.
+    fn maintain(&mut self, percent: u64) {
+        for _ in 0..1_000_000 {
+            match self.host.settle(|store| store.maintain(percent)) {
+                Maintained::Working => {}
+                Maintained::Blocked => {
+                    self.host.turn();
+                }
+                Maintained::Idle => return,
+            }
+        }
+        panic!("background work that never ends");
+    }
+
+    fn checkpoint(&mut self) {
+        assert!(self.host.freeze());
+        self.host.finish_checkpoint();
+        for _ in 0..1000 {
+            self.host.turn();
+        }
+    }
+
+    /// Compacts to the newest revision and does what follows from it. A segment that is emptied may make
+    /// another one worth it, and each leaves with the checkpoint after.
+    fn reclaim(&mut self, percent: u64) {
+        self.host.store.compact(self.main);
+        for _ in 0..3 {
+            self.checkpoint();
+            self.maintain(percent);
+        }
+        self.checkpoint();
+    }
+
+    fn event_bytes_on_disk(&self) -> u64 {
+        let files = self.host.disk.file_list().into_iter();
+        let events = files.filter(|(file, _)| matches!(file, FileName::Events { .. }));
+        events.map(|(_, bytes)| bytes).sum()
+    }
+}
+
+#[test]
+fn overwriting_the_same_keys_takes_no_more_room() {
+    let mut life = Life::new(1);
+    let mut sizes = Vec::new();
+    for round in 0..30u8 {
+        for key in 0..200 {
+            life.put(&format!("key-{key}"), &[round; 500]);
+        }
+        life.reclaim(COLLECT_BELOW_PERCENT);
+        sizes.push((life.host.store.sizes(), life.event_bytes_on_disk()));
+    }
+    life.host.check();
+    let live = 200 * 560;
+    let (early, late) = (&sizes[5..10], &sizes[20..]);
+    let largest = |sizes: &[(Sizes, u64)]| {
+        let each = sizes.iter().map(|(sizes, disk)| sizes.bytes + disk);
+        each.max().expect("some rounds")
+    };
+    assert!(largest(late) <= largest(early) + (64 << 10), "{sizes:?}");
+    let (last, disk) = sizes[29];
+    assert!(last.bytes < 4 * live && disk < 5 * live, "{last:?}, {disk}");
+    for key in 0..200 {
+        let value = life.value(&format!("key-{key}"));
+        assert_eq!(value, Some(Bytes::from(vec![29; 500])));
+    }
+}
+
+#[test]
+fn space_returns_after_deletions() {
+    let mut life = Life::new(2);
+    for key in 0..4_000 {
+        life.put(&format!("key-{key:05}"), &[7; 300]);
+    }
+    life.checkpoint();
+    let full = life.host.store.sizes();
+    for key in (0..4_000).filter(|key| key % 20 != 0) {
+        life.delete(&format!("key-{key:05}"));
+    }
+    life.put("last", b"x");
+    life.reclaim(COLLECT_ON_DEMAND_PERCENT);
+    let left = life.host.store.sizes();
+    assert_eq!(left.keys, 201);
+    assert!(left.bytes < full.bytes / 4, "{full:?} to {left:?}");
+    let pages = life.host.store.pages.sums().pages;
+    assert!(pages < 12, "{pages} pages for 201 keys");
+    life.host.check();
+    life.host.crash();
+    life.host.check();
+    for key in (0..4_000).step_by(20) {
+        let value = life.value(&format!("key-{key:05}"));
+        assert_eq!(value, Some(Bytes::from(vec![7; 300])));
+    }
+}
+
+/// The keys of the settled records as they stand one behind the other.
+fn settled_keys(life: &mut Life) -> Vec<Vec<u8>> {
+    let mut keys = Vec::new();
+    let mut place = None;
+    while let Some((next, need)) = life.host.store.log.written_piece_behind(place) {
+        place = Some(next);
+        let (kind, segment, mut offset) = next;
+        let Need::Bytes { len, .. } = need else {
+            panic!("{need:?} of a piece");
+        };
+        let end = offset + len;
+        while kind == SegmentKind::Settled
+            && offset < end
+            && let Some(cursor) = life.host.store.log.cursor_at(segment, offset)
+        {
+            let (key, len) = life.host.settle(|store| {
+                store.log.read(cursor, i64::MAX).map(|found| {
+                    let (loc, record) = found.expect("a record");
+                    (record.key.to_vec(), loc.len)
+                })
+            });
+            keys.push(key);
+            offset += len.next_multiple_of(8);
+        }
+    }
+    keys
+}
+
+#[test]
+fn settled_records_stand_in_key_order() {
+    let mut life = Life::new(3);
+    let mut random = Random(3);
+    let mut numbers: Vec<u64> = (0..400).collect();
+    for index in (1..numbers.len()).rev() {
+        numbers.swap(index, random.below(index as u64 + 1) as usize);
+    }
+    for number in numbers {
+        life.put(&format!("key-{number:03}"), &[1; 200]);
+        life.put("overwritten", &[2; 300]);
+    }
+    life.reclaim(COLLECT_BELOW_PERCENT);
+    let keys = settled_keys(&mut life);
+    assert!(keys.len() > 200, "{} records were settled", keys.len());
+    let breaks = keys.windows(2).filter(|pair| pair[0] > pair[1]).count();
+    assert!(breaks <= 8, "{breaks} breaks: one per emptied segment");
+    life.host.check();
+}
+
+#[test]
+fn a_pass_goes_on_behind_a_crash() {
+    let mut life = Life::new(4);
+    for round in 0..4 {
+        for key in 0..1_500 {
+            life.put(&format!("key-{key}"), &[round; 20]);
+        }
+    }
+    life.host.store.compact(life.main);
+    for _ in 0..20 {
+        life.host
+            .settle(|store| store.maintain(COLLECT_BELOW_PERCENT));
+    }
+    let reached = life.host.store.pass.next();
+    assert!(reached.main > 1 && !life.host.store.pass.is_done());
+    life.checkpoint();
+    life.host.crash();
+    assert_eq!(life.host.store.pass.next(), reached);
+    life.maintain(0);
+    life.host.check();
+    let live = life.host.store.log.live_bytes();
+    assert_eq!(live, (0..1_500).map(record_bytes).sum::<u64>());
+}
+
+fn record_bytes(key: u64) -> u64 {
+    48 + 20 + format!("key-{key}").len() as u64
+}
+
+#[test]
+fn a_long_history_goes_in_slices() {
+    let mut life = Life::new(5);
+    for number in 0..60_000u32 {
+        life.put("hot", &number.to_le_bytes());
+    }
+    let before = life.host.store.pages.sums().pages;
+    assert!(before > 40, "{before} pages");
+    life.host.store.compact(life.main);
+    let mut pages = before;
+    let mut largest = 0;
+    while !life.host.store.pass.is_done() {
+        life.host.settle(|store| store.maintain(0));
+        let now = life.host.store.pages.sums().pages;
+        largest = largest.max(pages - now);
+        pages = now;
+    }
+    assert_eq!(pages, 2, "both roots");
+    assert!(largest <= 17, "{largest} pages in one slice");
+    assert_eq!(life.host.store.log.live_bytes(), 48 + 3 + 4);
+    life.host.check();
+}
+
+/// Damages the block of `file` at `offset`.
+fn damage(life: &mut Life, file: FileName, offset: u64) {
+    let mut bytes = life.host.disk.bytes(file, offset, BLOCK_BYTES as u64);
+    bytes[..64].iter_mut().for_each(|byte| *byte ^= 0x5a);
+    life.host.disk.overwrite(file, offset, bytes);
+}
+
+/// Does background work until it is idle; answers how often something could not be read.
+fn maintain_damaged(life: &mut Life) -> u32 {
+    let mut damages = 0;
+    for _ in 0..100_000 {
+        match life.host.store.maintain(COLLECT_BELOW_PERCENT) {
+            Step::Ready(Maintained::Idle) => return damages,
+            Step::Ready(_) => {
+                life.host.turn();
+            }
+            Step::Need(need) => {
+                let bytes = life.host.read(life.host.store.read_of(&need));
+                if life.host.store.load(&need, Some(bytes)).is_err() {
+                    damages += 1;
+                    life.host.store.maintain_without(&need);
+                }
+            }
+        }
+    }
+    panic!("background work that never ends");
+}
+
+#[test]
+fn damaged_events_stay_and_nothing_else_is_disturbed() {
+    let mut life = Life::new(6);
+    for key in 0..600 {
+        life.put(&format!("key-{key}"), &[9; 100]);
+    }
+    for _ in 0..3 {
+        for key in (0..600).filter(|key| key % 3 != 0) {
+            life.put(&format!("key-{key}"), &[8; 100]);
+        }
+    }
+    life.checkpoint();
+    let file = FileName::Events {
+        shard: 0,
+        number: 1,
+    };
+    damage(&mut life, file, 8192);
+    life.host.store.compact(life.main);
+    assert!(maintain_damaged(&mut life) > 0);
+    life.checkpoint();
+    assert_eq!(maintain_damaged(&mut life), 0, "it is met once");
+    life.checkpoint();
+    let files = life.host.disk.file_list();
+    assert!(files.iter().any(|(found, _)| *found == file), "{files:?}");
+    assert!(
+        life.host.store.log.settled_bytes() > 0,
+        "others were emptied"
+    );
+    let mut unreadable = 0;
+    for key in 0..600 {
+        let found = life.host.settle(|store| {
+            let key = format!("key-{key}");
+            store.get(key.as_bytes(), i64::MAX)
+        });
+        let version = found.expect("every key is there");
+        let intact = loop {
+            let need = match life.host.store.value_of(&version) {
+                Step::Ready(_) => break true,
+                Step::Need(need) => need,
+            };
+            let bytes = life.host.read(life.host.store.read_of(&need));
+            if life.host.store.load(&need, Some(bytes)).is_err() {
+                break false;
+            }
+        };
+        unreadable += u32::from(!intact);
+    }
+    assert_eq!(unreadable, 1, "only what is damaged");
+    let damages = scrub(&mut life);
+    assert_eq!(damages.len(), 1, "{damages:?}");
+    assert!(damages[0].starts_with("shard-00/0000000000000001.events at offset 8192"));
+}
+
+/// A round over the whole disk.
+fn scrub(life: &mut Life) -> Vec<String> {
+    let mut damages = Vec::new();
+    while let Some(target) = life.host.settle(Store::scrub_next) {
+        let bytes = life.host.read(life.host.store.read_of(target.need()));
+        let found = life.host.store.scrub_check(&target, &bytes);
+        damages.extend(found.map(|damage| damage.to_string()));
+    }
+    damages
+}
+
+#[test]
+fn a_scrub_finds_every_damaged_page() {
+    let mut life = Life::new(7);
+    for key in 0..3_000 {
+        life.put(&format!("key-{key}"), &[3; 20]);
+        life.put("hot", &[4; 20]);
+    }
+    life.checkpoint();
+    assert_eq!(scrub(&mut life), Vec::<String>::new());
+    let pages = life.host.store.pages.sums().pages;
+    let file = FileName::Pages { shard: 0 };
+    let files = life.host.disk.file_list().into_iter();
+    let of_pages = files.filter(|(found, _)| *found == file);
+    let len: u64 = of_pages.map(|(_, len)| len).sum();
+    let mut found = 0;
+    for block in 0..len / 4096 {
+        let before = life.host.disk.bytes(file, block * 4096, 4096);
+        damage(&mut life, file, block * 4096);
+        let damages = scrub(&mut life);
+        assert!(damages.len() <= 1, "{damages:?}");
+        found += damages.len() as u64;
+        life.host.disk.overwrite(file, block * 4096, before);
+    }
+    // Every block of a page counts, the first of each at least; the manifest's are no pages.
+    assert!(
+        found >= pages,
+        "{found} damaged blocks of {pages} pages found"
+    );
+    assert_eq!(scrub(&mut life), Vec::<String>::new());
+}
