@@ -204,6 +204,47 @@ fn a_restart_takes_the_term_of_newer_entries_without_its_vote() {
 }
 
 #[test]
+fn a_sole_voter_goes_on_behind_its_checkpoint() {
+    let restored = Restored {
+        term: Term(3),
+        vote: Vote::For(MemberId(1)),
+        checkpoint: Position {
+            index: LogIndex(7),
+            term: Term(2),
+        },
+        commit: LogIndex(7),
+        applied: LogIndex(7),
+        entries: vec![entry(8, 2, EntryKind::Normal), entry(9, 3, EntryKind::NoOp)],
+        ..group(1)
+    };
+    let mut raft = Raft::new(config(1), restored).expect("a log");
+    assert_eq!(raft.status().first_index, LogIndex(8));
+    let actions = run(&mut raft);
+    // Its own no-op commits everything before it; the checkpoint is not applied again.
+    let committed: Vec<LogIndex> = actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Commit { index } => Some(*index),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(committed.last(), Some(&LogIndex(10)));
+    assert_eq!(raft.status().applied, LogIndex(10));
+    let index = LogIndex(9);
+    raft.step(Input::Compact { index }).expect("applied");
+    raft.check();
+    assert_eq!(raft.log().term_at(index), Some(Term(3)));
+    assert_eq!(raft.log().term_at(LogIndex(8)), None);
+    let refused = raft.step(Input::Compact {
+        index: LogIndex(11),
+    });
+    assert!(matches!(refused, Err(StepError::OutOfRange { .. })));
+    // Cutting where it was cut already changes nothing.
+    raft.step(Input::Compact { index }).expect("as before");
+    assert_eq!(raft.status().first_index, LogIndex(10));
+}
+
+#[test]
 fn uncommitted_bytes_are_bounded() {
     let mut small = config(1);
     small.uncommitted_bytes_max = 100;

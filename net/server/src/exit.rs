@@ -125,3 +125,35 @@ impl From<StartError> for Exit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::shard::Damage;
+
+    #[test]
+    fn failures_end_with_the_documented_codes() {
+        let damage = Damage {
+            file: "shard-00/pages".to_owned(),
+            offset: 4096,
+            what: "checksum".to_owned(),
+        };
+        for (failure, code, part) in [
+            (Failure::Log("wal: EIO".to_owned()), 74, "wal: EIO"),
+            (
+                Failure::Store("shard-01/pages: EIO".to_owned()),
+                74,
+                "shard-01/pages",
+            ),
+            (
+                Failure::Damaged(damage),
+                65,
+                "shard-00/pages at offset 4096: checksum",
+            ),
+        ] {
+            let exit = Exit::from(failure);
+            assert_eq!(exit.code, code);
+            assert!(exit.message.contains(part), "{}", exit.message);
+        }
+    }
+}

@@ -7,6 +7,7 @@
 
 mod checkpoint;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -38,10 +39,14 @@ pub fn run(arguments: &[String]) -> Result<(), Exit> {
         return Err(Exit::config(USAGE));
     };
     let found = read(&directory)?;
-    if as_json {
-        println!("{}", found.to_json());
-    } else {
-        print!("{}", found.to_text());
+    let text = match as_json {
+        true => format!("{}\n", found.to_json()),
+        false => found.to_text(),
+    };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads it has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+        written => written.map_err(|error| Exit::system(error.to_string()))?,
     }
     match found.damage() {
         0 => Ok(()),
