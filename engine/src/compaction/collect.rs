@@ -1,10 +1,11 @@
 //! Emptying event segments that are mostly dead, so that their space comes back.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::settle::{Candidate, may_be_live, settle_key};
 use super::{COLLECT_ON_DEMAND_PERCENT, LEAVES_PER_SLICE, Maintained, Parts, RECORDS_PER_SLICE};
-use crate::events::SegmentId;
+use crate::events::{Loc, SegmentId};
+use crate::revision::Revision;
 use crate::step::{Step, ready};
 
 /// Lookups of one slice.
@@ -18,9 +19,11 @@ struct Victim {
     segment: SegmentId,
     /// The next record to look at; none: all of them were.
     offset: Option<u32>,
-    /// Records that may be live, unsorted while records are looked at, then in (key, revision) order.
-    batch: VecDeque<Candidate>,
+    /// Records that may be live. A map, because sorting all of them at once would be a long slice.
+    batch: BTreeMap<(Vec<u8>, Revision), (Loc, Vec<u8>)>,
     batch_bytes: u64,
+    /// Those of one key that are copied next.
+    current: Vec<Candidate>,
     settling: bool,
 }
 
@@ -30,7 +33,7 @@ struct Victim {
 /// sorted by key and copied, so that settled records stand in key order within a batch. Whether a version
 /// names a record is looked at again when it is copied: only that counts.
 ///
-/// Invariant: everything of the victim before `offset` that is live is in `batch`.
+/// Invariant: everything of the victim before `offset` that is live is in `batch` or `current`.
 #[derive(Debug)]
 pub(crate) struct Collector {
     batch_bytes_max: u64,
@@ -98,8 +101,9 @@ impl Collector {
             return Some(Victim {
                 segment,
                 offset: Some(0),
-                batch: VecDeque::new(),
+                batch: BTreeMap::new(),
                 batch_bytes: 0,
+                current: Vec::new(),
                 settling: false,
             });
         }
@@ -132,33 +136,19 @@ fn gather(victim: &mut Victim, parts: &mut Parts<'_>, batch_bytes_max: u64) -> S
             victim.offset = None;
             break;
         };
-        let (candidate, next) = match ready!(parts.log.read(cursor, i64::MAX)) {
-            Some((loc, record)) => (
-                Candidate {
-                    key: record.key.to_vec(),
-                    revision: record.revision,
-                    loc,
-                    bytes: Vec::new(),
-                },
-                parts.log.behind(cursor, loc),
-            ),
-            None => panic!("{:?} ends at {offset}", victim.segment),
+        let Some((loc, record)) = ready!(parts.log.read(cursor, i64::MAX)) else {
+            panic!("{:?} ends at {offset}", victim.segment);
         };
-        let Candidate {
-            key, revision, loc, ..
-        } = &candidate;
-        if ready!(may_be_live(parts, key, *revision, *loc)) {
-            let bytes = parts.log.bytes_of(*loc).expect("a record that was read");
+        let (key, revision) = (record.key.to_vec(), record.revision);
+        let next = parts.log.behind(cursor, loc);
+        if ready!(may_be_live(parts, &key, revision, loc)) {
+            let bytes = parts.log.bytes_of(loc).expect("a record that was read");
             let bytes = bytes.to_vec();
             victim.batch_bytes += (bytes.len() + key.len()) as u64;
-            victim.batch.push_back(Candidate { bytes, ..candidate });
+            victim.batch.insert((key, revision), (loc, bytes));
         }
         victim.offset = parts.log.offset_in(victim.segment, next);
     }
-    victim
-        .batch
-        .make_contiguous()
-        .sort_unstable_by(|a, b| (&a.key, a.revision).cmp(&(&b.key, b.revision)));
     victim.settling = true;
     Step::Ready(())
 }
@@ -166,29 +156,41 @@ fn gather(victim: &mut Victim, parts: &mut Parts<'_>, batch_bytes_max: u64) -> S
 /// Copies the next records of the batch. Answers whether that was the last of the victim.
 fn settle(victim: &mut Victim, parts: &mut Parts<'_>) -> Step<bool> {
     let (mut leaves, mut last, mut records) = (0, None, 0);
-    while !victim.batch.is_empty() {
-        let batch = &*victim.batch.make_contiguous();
-        let same_key = batch.partition_point(|candidate| candidate.key == batch[0].key);
-        let taken = same_key.min(RECORDS_PER_KEY);
-        let leaf = match settle_key(parts, &batch[..taken]) {
+    while take_next(victim) {
+        let leaf = match settle_key(parts, &victim.current) {
             Step::Ready(leaf) => leaf,
             // What was copied is a slice.
             Step::Need(_) if last.is_some() => return Step::Ready(false),
             Step::Need(need) => return Step::Need(need),
         };
-        victim.batch.drain(..taken);
-        records += taken;
-        if last.replace(leaf) != Some(leaf) {
-            leaves += 1;
-        }
+        records += victim.current.len();
+        victim.current.clear();
+        leaves += usize::from(last.replace(leaf) != Some(leaf));
         if leaves >= LEAVES_PER_SLICE || records >= LOOKUPS_PER_SLICE {
-            break;
+            return Step::Ready(false);
         }
-    }
-    if !victim.batch.is_empty() {
-        return Step::Ready(false);
     }
     victim.batch_bytes = 0;
     victim.settling = false;
     Step::Ready(victim.offset.is_none())
+}
+
+/// Takes records of the next key out of the batch, unless some are taken; answers whether there are any.
+fn take_next(victim: &mut Victim) -> bool {
+    while victim.current.len() < RECORDS_PER_KEY
+        && let Some(first) = victim.batch.first_entry()
+        && victim
+            .current
+            .first()
+            .is_none_or(|taken| taken.key == first.key().0)
+    {
+        let ((key, revision), (loc, bytes)) = first.remove_entry();
+        victim.current.push(Candidate {
+            key,
+            revision,
+            loc,
+            bytes,
+        });
+    }
+    !victim.current.is_empty()
 }

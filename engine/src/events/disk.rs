@@ -292,7 +292,7 @@ impl EventLog {
     fn remove_retired(&mut self) {
         for stream in [&mut self.history, &mut self.settled] {
             for segment in stream.segments.extract_if(.., |segment| segment.retired) {
-                self.leaving.push((segment.id, segment.valid_bytes()));
+                self.leaving.push((segment.id, segment.valid_bytes));
                 self.disk.unsynced.remove(&segment.id);
                 self.disk.syncing.remove(&segment.id);
             }

@@ -396,7 +396,9 @@ impl EventLog {
         let len = record.encoded_len();
         pieces[index].len += padded(len) as u32;
         history.last = record.revision;
-        self.segment_mut(segment)?.live_bytes += len as u64;
+        let holder = self.segment_mut(segment)?;
+        holder.live_bytes += len as u64;
+        holder.valid_bytes += padded(len) as u64;
         self.live_bytes += len as u64;
         self.valid_bytes += padded(len) as u64;
         let len = len as u32;

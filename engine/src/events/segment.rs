@@ -78,6 +78,8 @@ pub(super) struct Segment {
     pub(super) capacity: u32,
     /// Record bytes, without padding, that some version refers to.
     pub(super) live_bytes: u64,
+    /// Bytes of all its records with their padding.
+    pub(super) valid_bytes: u64,
     pub(super) pieces: Vec<Piece>,
     /// Pieces of its kind before this segment.
     pub(super) pieces_before: u64,
@@ -94,6 +96,7 @@ impl Segment {
             kind,
             capacity,
             live_bytes: 0,
+            valid_bytes: 0,
             pieces: Vec::new(),
             pieces_before,
             file: SegmentFile::Absent,
@@ -106,11 +109,6 @@ impl Segment {
         self.pieces
             .last()
             .map_or(Revision::default(), |piece| piece.last)
-    }
-
-    /// Bytes of its records.
-    pub(super) fn valid_bytes(&self) -> u64 {
-        self.pieces.iter().map(|piece| u64::from(piece.len)).sum()
     }
 
     /// Where the next piece begins.
@@ -149,7 +147,13 @@ impl Segment {
         if self.kind == SegmentKind::History && !self.pieces.windows(2).all(ordered) {
             return Err(format!("{id:?}: pieces out of order"));
         }
-        let valid = self.valid_bytes();
+        let valid: u64 = self.pieces.iter().map(|piece| u64::from(piece.len)).sum();
+        if valid != self.valid_bytes {
+            return Err(format!(
+                "{id:?}: {valid} bytes, {} counted",
+                self.valid_bytes
+            ));
+        }
         if self.live_bytes > valid || self.retired && self.live_bytes > 0 {
             return Err(format!("{id:?}: {} of {valid} bytes live", self.live_bytes));
         }

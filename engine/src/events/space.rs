@@ -26,7 +26,7 @@ impl EventLog {
                 let segments = stream.segments.iter();
                 segments.filter(move |segment| of(stream, segment))
             })
-            .map(|segment| (segment.id, segment.live_bytes, segment.valid_bytes()))
+            .map(|segment| (segment.id, segment.live_bytes, segment.valid_bytes))
     }
 
     /// Live bytes of a segment of this log.
@@ -60,7 +60,7 @@ impl EventLog {
     /// Lets the last settled segment take no more records if less than `percent` of it is live, so that it
     /// may be emptied too.
     pub(crate) fn close_settled(&mut self, percent: u64) {
-        let dead = |segment: &Segment| segment.live_bytes * 100 < segment.valid_bytes() * percent;
+        let dead = |segment: &Segment| segment.live_bytes * 100 < segment.valid_bytes * percent;
         if self.settled.segments.last().is_some_and(dead) {
             self.settled.seal();
             self.settled.closed = true;

@@ -118,6 +118,7 @@ impl Stream {
         piece.records += 1;
         piece.last = record.revision;
         segment.live_bytes += len as u64;
+        segment.valid_bytes += padded(len) as u64;
         self.count += 1;
         self.last = record.revision;
         let loc = Loc {
@@ -242,7 +243,7 @@ impl Stream {
     pub(super) fn sums(&self) -> (u64, u64) {
         let segments = self.segments.iter();
         segments.fold((0, 0), |(valid, live), segment| {
-            (valid + segment.valid_bytes(), live + segment.live_bytes)
+            (valid + segment.valid_bytes, live + segment.live_bytes)
         })
     }
 

@@ -244,6 +244,7 @@ impl Reader<'_> {
         let valid = self.totals.valid_bytes - before;
         self.require(live_bytes <= valid, "more live bytes than records")?;
         segment.live_bytes = live_bytes;
+        segment.valid_bytes = valid;
         self.totals.live_bytes += live_bytes;
         Ok(segment)
     }

@@ -9,7 +9,7 @@ use crate::step::{Need, Step, ready};
 
 impl Store {
     /// Does a slice of background work. After a `Need` call again; nothing was changed then.
-    pub(crate) fn maintain(&mut self, percent: u64) -> Step<Maintained> {
+    pub fn maintain(&mut self, percent: u64) -> Step<Maintained> {
         let parts = &mut Parts {
             tree: &mut self.tree,
             pages: &mut self.pages,
