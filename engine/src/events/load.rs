@@ -191,12 +191,29 @@ impl EventLog {
         let len = loc.len as usize;
         let around = bytes.len() as u64 + u64::from(loc.offset - aligned(loc.offset));
         let place: Place = (loc.segment.raw(), loc.offset);
-        if around - u64::from(loc.len) <= u64::from(loc.len) / 8 {
-            self.records.insert(place, bytes.slice(..len), around);
-        } else {
-            let copy = Bytes::copy_from_slice(&bytes[..len]);
-            self.records.insert(place, copy, len as u64);
+        let (record, memory) = match around - u64::from(loc.len) <= u64::from(loc.len) / 8 {
+            true => (bytes.slice(..len), around),
+            false => (Bytes::copy_from_slice(&bytes[..len]), len as u64),
+        };
+        if let Some(held) = self.held.get_mut(&place) {
+            *held = Some(record.clone());
         }
+        self.records.insert(place, record, memory);
+    }
+
+    /// Keeps the record that `need` names, once it is brought, until [`EventLog::release_held`].
+    pub(crate) fn hold(&mut self, need: &Need) {
+        if let Need::Bytes {
+            segment, offset, ..
+        } = need
+        {
+            self.held.entry((segment.raw(), *offset)).or_insert(None);
+        }
+    }
+
+    /// Leaves what was held to the cache.
+    pub(crate) fn release_held(&mut self) {
+        self.held.clear();
     }
 
     /// Checks that a place in the tail, which was declared missing or never was a record's, is a record's.

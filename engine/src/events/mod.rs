@@ -78,6 +78,8 @@ pub(crate) struct EventLog {
     records: Cache,
     /// Pieces that were read back, up to their first damage.
     windows: Cache,
+    /// Records that an operation under way wants all at once, and those of them that were brought.
+    held: BTreeMap<Place, Option<Bytes>>,
     /// Revisions of records that are being read back, where the reader knows them.
     expectations: BTreeMap<Place, Revision>,
     /// What else a reader will need soon.
@@ -120,6 +122,7 @@ impl EventLog {
             dropped: None,
             records: Cache::new(config.value_cache_bytes - windows_bytes),
             windows: Cache::new(windows_bytes),
+            held: BTreeMap::new(),
             expectations: BTreeMap::new(),
             hints: Vec::new(),
             hinted_bytes: 0,
@@ -293,7 +296,12 @@ impl EventLog {
         {
             return Some(window.slice(at + range.start..at + range.end));
         }
-        let record = self.records.get((loc.segment.raw(), loc.offset))?;
+        let place = (loc.segment.raw(), loc.offset);
+        let held = self.held.get(&place).and_then(Option::as_ref);
+        let record = match held {
+            Some(record) => record,
+            None => self.records.get(place)?,
+        };
         let range = value_range(record, loc, revision)?;
         Some(record.slice(range))
     }

@@ -33,6 +33,13 @@ pub(super) struct Progress {
     applied: Applied,
 }
 
+impl Progress {
+    /// The next request, and the next operation of its transaction.
+    pub(super) fn operation(&self) -> (usize, usize) {
+        (self.item, self.leaf)
+    }
+}
+
 /// What evaluation of one request found.
 enum Judgement {
     Writes(Path),

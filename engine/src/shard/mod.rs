@@ -56,6 +56,8 @@ pub struct Shard {
     compacted: i64,
     paths: VecDeque<Path>,
     progress: Option<batch::Progress>,
+    /// Operation of the request under way that the store holds records for.
+    held_for: Option<(usize, usize)>,
     /// Guards over ranges at a revision: the last key that was looked at.
     compares: Interrupted<(Compare, i64), Bytes>,
     /// Questions at a revision: the answers to the first ones.
@@ -83,6 +85,7 @@ impl Shard {
             compacted,
             paths: VecDeque::new(),
             progress: None,
+            held_for: None,
             compares: Interrupted::default(),
             findings: Interrupted::default(),
             lease_keys: Interrupted::default(),
@@ -104,6 +107,22 @@ impl Shard {
 
     /// Executes `request`. After a `Need` the same request comes again.
     pub fn handle(&mut self, request: &ShardRequest) -> Step<ShardReply> {
+        let step = self.attempt(request);
+        if request.is_of_wave() {
+            // One operation may want more values at once than the cache holds.
+            let operation = self.progress.as_ref().map(batch::Progress::operation);
+            if operation != self.held_for {
+                self.store.release_held();
+                self.held_for = operation;
+            }
+            if let Step::Need(need) = &step {
+                self.store.hold(need);
+            }
+        }
+        step
+    }
+
+    fn attempt(&mut self, request: &ShardRequest) -> Step<ShardReply> {
         match request {
             ShardRequest::Evaluate(batch) => self.evaluate(batch),
             ShardRequest::Apply { batch, mains } => self.apply(batch, mains),

@@ -66,6 +66,19 @@ pub enum ShardRequest {
     },
 }
 
+impl ShardRequest {
+    /// Whether it executes or evaluates operations of a wave; then only one comes at a time.
+    pub(crate) fn is_of_wave(&self) -> bool {
+        matches!(
+            self,
+            ShardRequest::Evaluate(_)
+                | ShardRequest::Apply { .. }
+                | ShardRequest::Execute(_)
+                | ShardRequest::Write(_)
+        )
+    }
+}
+
 /// An answer of a shard.
 #[derive(Clone, Debug)]
 pub enum ShardReply {

@@ -271,6 +271,16 @@ impl Store {
         FileName::Pages { shard: self.shard }
     }
 
+    /// Keeps the record that `need` names, once it is brought, until [`Store::release_held`].
+    pub(crate) fn hold(&mut self, need: &Need) {
+        self.log.hold(need);
+    }
+
+    /// Leaves what was held to the caches.
+    pub(crate) fn release_held(&mut self) {
+        self.log.release_held();
+    }
+
     /// Takes what the shell brings for `need`: the bytes of [`Store::read_of`]. What was only declared
     /// missing comes without.
     ///
