@@ -4,7 +4,8 @@
 
 /// A rule that can be broken on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bug {
+#[allow(unreachable_pub)]
+pub enum Bug {
     /// A version search takes `main < at` for `main ≤ at`.
     VersionSearchOffByOne,
     /// A delete leaves the live counts as they are.
@@ -49,34 +50,51 @@ pub(crate) enum Bug {
     HashCountsCompacted,
 }
 
-#[cfg(test)]
-thread_local! {
-    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+#[cfg(any(test, feature = "testing"))]
+mod switch {
+    use super::Bug;
+    use std::cell::Cell;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Whether `bug` is turned on, on this thread.
+    #[inline]
+    pub(crate) fn planted(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
+
+    /// Runs `body` with one rule broken, on this thread only.
+    #[allow(unreachable_pub)]
+    pub fn with_planted<T>(bug: Option<Bug>, body: impl FnOnce() -> T) -> T {
+        struct Restore(Option<Bug>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                PLANTED.set(self.0);
+            }
+        }
+        let _restore = Restore(PLANTED.replace(bug));
+        body()
+    }
 }
 
-/// Whether `bug` is turned on in this test.
-#[cfg(test)]
-pub(crate) fn planted(bug: Bug) -> bool {
-    PLANTED.get() == Some(bug)
-}
+#[cfg(any(test, feature = "testing"))]
+#[allow(unused_imports)]
+pub use switch::with_planted;
+
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use switch::planted;
 
 /// Whether `bug` is turned on: never outside tests.
-#[cfg(not(test))]
+#[cfg(not(any(test, feature = "testing")))]
 #[inline(always)]
-pub(crate) fn planted(_bug: Bug) -> bool {
+pub(crate) const fn planted(_bug: Bug) -> bool {
     false
 }
 
 /// Runs `test` with `bug` turned on.
 #[cfg(test)]
 pub(crate) fn with<T>(bug: Bug, test: impl FnOnce() -> T) -> T {
-    struct Reset;
-    impl Drop for Reset {
-        fn drop(&mut self) {
-            PLANTED.set(None);
-        }
-    }
-    let _reset = Reset;
-    PLANTED.set(Some(bug));
-    test()
+    with_planted(Some(bug), test)
 }

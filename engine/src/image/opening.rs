@@ -262,7 +262,7 @@ impl ShardOpening {
         let file = self.page_file();
         let offset = reference.block * BLOCK_BYTES;
         let parts = std::mem::take(&mut self.parts);
-        let bytes: Vec<u8> = parts.into_values().flatten().collect();
+        let bytes = parts.into_values().collect::<Vec<_>>().concat();
         let damaged = |what: String| ShardOpenError::Manifest {
             file,
             offset,

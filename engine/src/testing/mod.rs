@@ -14,3 +14,4 @@ pub use random::Random;
 pub use workload::{Workload, authorized};
 
 pub use crate::defect::Defect;
+pub use crate::planted::{Bug, with_planted};
