@@ -99,8 +99,18 @@ impl Cache {
         self.slots[slot].as_ref().map(|entry| &entry.bytes)
     }
 
-    /// Takes in `bytes`, which take `memory` bytes, in place of what was there.
+    /// Takes in `bytes`, which take `memory` bytes, in place of what was there. They were asked for.
     pub(super) fn insert(&mut self, place: Place, bytes: Bytes, memory: u64) {
+        self.take_in(place, bytes, memory, 1);
+    }
+
+    /// Takes in `bytes` that nobody has asked for: they are the first to go.
+    pub(super) fn insert_unused(&mut self, place: Place, bytes: Bytes) {
+        let memory = bytes.len() as u64;
+        self.take_in(place, bytes, memory, 0);
+    }
+
+    fn take_in(&mut self, place: Place, bytes: Bytes, memory: u64, uses: u8) {
         self.remove(place);
         let charge = memory + ENTRY_BYTES;
         while self.bytes + charge > self.bytes_max && !self.slot_of.is_empty() {
@@ -110,7 +120,7 @@ impl Cache {
             place,
             bytes,
             charge,
-            uses: 1,
+            uses,
         };
         let slot = match self.free.pop() {
             Some(slot) => {

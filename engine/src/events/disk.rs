@@ -205,6 +205,7 @@ impl EventLog {
             (Work::Write(kind, sequence), Ok(())) => {
                 let segment = self.stream_mut(kind).piece_written(sequence);
                 self.disk.unsynced.insert(segment);
+                self.keep_newest();
                 Completed::Done
             }
             (Work::Create(segment), Err(IoFailure::NoSpace)) => {

@@ -190,6 +190,28 @@ impl EventLog {
         self.count_appended(loc, opened)
     }
 
+    /// The version of the record at `loc` is not its key's newest any more.
+    pub(crate) fn supersede(&mut self, loc: Loc) {
+        let Some((segment, index)) = self.locate(loc.segment, loc.offset, loc.len) else {
+            return;
+        };
+        let sequence = segment.pieces_before + index as u64;
+        let (kind, at) = (segment.kind, loc.offset - segment.pieces[index].offset);
+        match self.stream_mut(kind).tail.get_mut(sequence) {
+            Some(piece) => piece.supersede(at),
+            None => self.records.remove((loc.segment.raw(), loc.offset)),
+        }
+    }
+
+    /// Keeps the newest values of pieces that have left the tail, where they are worth their memory.
+    fn keep_newest(&mut self) {
+        for stream in [&mut self.history, &mut self.settled] {
+            for (place, bytes) in stream.tail.take_worth_keeping() {
+                self.records.insert_unused(place, bytes);
+            }
+        }
+    }
+
     fn growth(&self) -> Growth {
         Growth {
             salt: self.salt,
@@ -217,6 +239,7 @@ impl EventLog {
         assert!(*live >= len, "{live} live bytes, {loc:?} released");
         *live -= len;
         self.live_bytes -= len;
+        self.records.remove((loc.segment.raw(), loc.offset));
     }
 
     fn stream(&self, kind: SegmentKind) -> &Stream {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::SegmentId;
 use super::record::{Record, padded};
-use super::segment::PIECE_ALIGNMENT;
+use super::segment::{PIECE_ALIGNMENT, Place};
 use crate::revision::Revision;
 
 /// One mark for this many bytes of a piece, to find a revision in it.
@@ -39,6 +39,8 @@ pub(super) struct HotPiece {
     memory: Memory,
     /// Revision and start, from the piece's own start, of one record per stride.
     marks: Vec<(Revision, u32)>,
+    /// Starts of records whose version is not its key's newest any more.
+    former: Vec<u32>,
 }
 
 impl HotPiece {
@@ -78,6 +80,30 @@ impl HotPiece {
             .map_or(0, |before| self.marks[before].1)
     }
 
+    /// Notes that the version of the record `at` bytes behind the start is not the newest any more.
+    pub(super) fn supersede(&mut self, at: u32) {
+        self.former.push(at);
+    }
+
+    /// Offsets in the segment and bytes of the records that are still their key's newest version and whose
+    /// value is at least half of them: worth their memory.
+    fn worth_keeping(mut self) -> impl Iterator<Item = (u32, Bytes)> {
+        self.former.sort_unstable();
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            loop {
+                let record = Record::parse(self.bytes().get(at..)?).ok()?;
+                let (start, len) = (at, record.encoded_len());
+                at += padded(len);
+                let is_former = self.former.binary_search(&(start as u32)).is_ok();
+                if !record.tombstone && !is_former && record.value.len() * 2 >= len {
+                    let bytes = Bytes::copy_from_slice(&self.bytes()[start..start + len]);
+                    return Some((self.offset + start as u32, bytes));
+                }
+            }
+        })
+    }
+
     fn append(&mut self, record: &Record<'_>, salt: u64) -> u32 {
         let Memory::Open { bytes, .. } = &mut self.memory else {
             panic!("a record behind the end of a sealed piece");
@@ -115,6 +141,8 @@ pub(super) struct Tail {
     pieces: VecDeque<HotPiece>,
     /// Bytes of the sealed pieces.
     sealed_bytes: u64,
+    /// Forgotten pieces whose records nobody has looked through yet.
+    forgotten: Vec<HotPiece>,
 }
 
 impl Tail {
@@ -161,6 +189,7 @@ impl Tail {
                 limit,
             },
             marks: Vec::new(),
+            former: Vec::new(),
         });
     }
 
@@ -185,8 +214,19 @@ impl Tail {
         {
             self.sealed_bytes -= front.bytes().len() as u64;
             self.first += 1;
-            self.pieces.pop_front();
+            self.forgotten.extend(self.pieces.pop_front());
         }
+    }
+
+    /// What is worth keeping of the pieces that were forgotten since the last call: place and bytes.
+    pub(super) fn take_worth_keeping(&mut self) -> impl Iterator<Item = (Place, Bytes)> + use<> {
+        std::mem::take(&mut self.forgotten)
+            .into_iter()
+            .flat_map(|piece| {
+                let segment = piece.segment.raw();
+                let records = piece.worth_keeping();
+                records.map(move |(offset, bytes)| ((segment, offset), bytes))
+            })
     }
 
     /// Memory that the pieces take.

@@ -144,6 +144,9 @@ impl Store {
             .ok()
             .map(|cell| versions::list(self.pages[position.leaf].payload(cell)));
         versions::push(former.as_ref(), &entry, &mut payload);
+        if let Some(former) = former {
+            self.log.supersede(former.newest.version.loc);
+        }
         let counted = match planted(Bug::TombstoneKeepsCount) && live < 0 {
             true => 0,
             false => live,

@@ -100,6 +100,43 @@ fn pieces_leave_the_memory_only_when_they_are_written() {
 }
 
 #[test]
+fn the_newest_values_stay_when_their_pieces_leave_if_they_are_worth_it() {
+    let config = StoreConfig {
+        tail_bytes_max: 8 << 10,
+        value_cache_bytes: 1 << 20,
+        ..small()
+    };
+    let mut log = EventLog::new(&config);
+    let mut files = Files::new();
+    let large: Vec<Loc> = (1..=20)
+        .map(|main| log.append(&record(main, &[7; 300])))
+        .collect();
+    let small: Vec<Loc> = (21..=40)
+        .map(|main| log.append(&record(main, b"tiny")))
+        .collect();
+    // Some are replaced while they are in the tail, some when they have left it.
+    large[..5].iter().for_each(|loc| log.supersede(*loc));
+    for main in 41..=200 {
+        log.append(&record(main, &[8; 300]));
+    }
+    log.freeze();
+    files.drain(&mut log);
+    large[5..10].iter().for_each(|loc| log.supersede(*loc));
+    for (index, loc) in large.iter().enumerate() {
+        assert_eq!(log.is_resident(*loc), index >= 10, "large value {index}");
+    }
+    for loc in &small {
+        assert!(
+            !log.is_resident(*loc),
+            "{loc:?} costs more than it is worth"
+        );
+    }
+    for loc in large.iter().chain(&small) {
+        assert!(files.value(&mut log, *loc).is_ok());
+    }
+}
+
+#[test]
 fn a_full_disk_is_tried_again_and_a_broken_one_is_not() {
     let mut log = filled(&small(), 100, 100);
     let mut files = Files::new();
