@@ -14,8 +14,15 @@ use crate::config::{LogLevel, LogOutput};
 /// Where and what to log. One per core; cheap to share behind an `Rc`.
 pub struct Logger {
     level: LogLevel,
-    output: Option<LogOutput>,
+    sink: Sink,
     unix_time: Box<dyn Fn() -> Duration>,
+}
+
+/// Who takes the lines.
+enum Sink {
+    Nobody,
+    Output(LogOutput),
+    Function(Box<dyn Fn(&str)>),
 }
 
 impl Logger {
@@ -27,7 +34,7 @@ impl Logger {
     ) -> Self {
         Logger {
             level,
-            output: Some(output),
+            sink: Sink::Output(output),
             unix_time: Box::new(unix_time),
         }
     }
@@ -36,15 +43,23 @@ impl Logger {
     pub fn silent() -> Self {
         Logger {
             level: LogLevel::Fatal,
-            output: None,
+            sink: Sink::Nobody,
+            unix_time: Box::new(|| Duration::ZERO),
+        }
+    }
+
+    /// A logger that hands every line to `take`, stamped with the beginning of time.
+    pub fn with(take: impl Fn(&str) + 'static) -> Self {
+        Logger {
+            level: LogLevel::Debug,
+            sink: Sink::Function(Box::new(take)),
             unix_time: Box::new(|| Duration::ZERO),
         }
     }
 
     /// Writes one line.
     pub fn line(&self, level: LogLevel, message: &str, fields: &[(&str, Value)]) {
-        let Some(output) = self.output else { return };
-        if level < self.level {
+        if level < self.level || matches!(self.sink, Sink::Nobody) {
             return;
         }
         let time = humantime::format_rfc3339_micros(UNIX_EPOCH + (self.unix_time)()).to_string();
@@ -57,9 +72,14 @@ impl Logger {
         }
         let mut text = Value::Object(object).to_string();
         text.push('\n');
-        let written = match output {
-            LogOutput::Stderr => std::io::stderr().lock().write_all(text.as_bytes()),
-            LogOutput::Stdout => std::io::stdout().lock().write_all(text.as_bytes()),
+        let written = match &self.sink {
+            Sink::Nobody => Ok(()),
+            Sink::Output(LogOutput::Stderr) => std::io::stderr().lock().write_all(text.as_bytes()),
+            Sink::Output(LogOutput::Stdout) => std::io::stdout().lock().write_all(text.as_bytes()),
+            Sink::Function(take) => {
+                take(&text);
+                Ok(())
+            }
         };
         drop(written);
     }

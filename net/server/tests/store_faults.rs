@@ -272,7 +272,45 @@ fn a_full_disk_delays_a_checkpoint_and_raises_the_alarm() {
             "{:?}",
             node.checkpoint_status()
         );
+        assert!(!node.alarms().is_empty(), "the room may be gone again");
+        machine.simulation.run_for(Duration::from_secs(5));
+        assert_eq!(node.alarms(), []);
     }
+}
+
+#[test]
+fn a_full_disk_of_the_log_raises_the_alarm_and_room_clears_it() {
+    let mut machine = Machine::new();
+    let hardware = Rc::new(RefCell::new(None));
+    let slot = hardware.clone();
+    let core = machine
+        .simulation
+        .start_core(machine.host, |world| async move {
+            let mut options = options();
+            options.checkpoints.requests = u64::MAX;
+            let node = open(&world, &options).await;
+            put(&node, 0, false).await.expect("written");
+            *slot.borrow_mut() = Some(node);
+        });
+    while !machine.simulation.main_ended(core) {
+        machine.simulation.step();
+    }
+    machine.plan(DiskOperation::Open, "wal/", ENOSPC, true);
+    let node: Node = hardware.borrow().clone().expect("opened");
+    let writer = node.clone();
+    drop(node.world().spawn(reactor::Class::Request, async move {
+        let mut number = 0;
+        while put(&writer, number % KEYS, false).await.is_ok() {
+            number += 1;
+        }
+    }));
+    machine.simulation.run_for(Duration::from_secs(20));
+    let alarm = (0x3e, AlarmKind::NoSpace);
+    assert_eq!(node.alarms(), [alarm]);
+    machine.simulation.clear_planned_faults(machine.host);
+    machine.simulation.run_for(Duration::from_secs(8));
+    assert_eq!(node.alarms(), []);
+    assert_eq!(node.failure(), None);
 }
 
 #[test]

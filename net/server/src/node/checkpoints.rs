@@ -14,7 +14,9 @@ use std::time::Duration;
 use engine::checkpoint::{ManifestRef, SECTION_BYTES_MAX};
 use engine::coordinator::FrozenState;
 use engine::image::{Dirty, ShardEvent};
+use engine::page::PAGE_BYTES;
 use raft::Term;
+use reactor::Timestamp;
 
 use super::sequencer::{CheckpointStep, Volume};
 use super::{Failure, Node, State};
@@ -41,6 +43,8 @@ pub struct CheckpointOptions {
     pub idle: Duration,
     /// At a clean stop, if no more than this is dirty; 0 is never.
     pub stop_dirty_bytes_max: u64,
+    /// When a collection of segments may have freed so many bytes: they go from the disk with it.
+    pub reclaim_bytes: u64,
 }
 
 impl Default for CheckpointOptions {
@@ -51,6 +55,7 @@ impl Default for CheckpointOptions {
             dirty_percent: 40,
             idle: Duration::from_secs(600),
             stop_dirty_bytes_max: 0,
+            reclaim_bytes: 16 << 20,
         }
     }
 }
@@ -110,8 +115,12 @@ pub(super) struct Checkpoints {
     frozen_at: Cell<Volume>,
     /// What had been applied when it was last looked at, and since when it is the same.
     quiet_since: Cell<(Volume, u64)>,
-    /// Some shard found no room.
+    /// Some shard found no room since the last retry.
     disk_full: Cell<bool>,
+    /// When the one under way began.
+    began: Cell<Timestamp>,
+    /// Dirty bytes of the one under way when it began.
+    bytes: Cell<u64>,
 }
 
 impl Checkpoints {
@@ -125,12 +134,9 @@ impl Checkpoints {
             frozen_at: Cell::default(),
             quiet_since: Cell::default(),
             disk_full: Cell::new(false),
+            began: Cell::new(Timestamp(0)),
+            bytes: Cell::new(0),
         }
-    }
-
-    /// Whether some shard has no room to write.
-    pub(super) fn disk_is_full(&self) -> bool {
-        self.disk_full.get()
     }
 
     fn is_idle(&self) -> bool {
@@ -167,10 +173,23 @@ impl Node {
 
     /// Begins a checkpoint, unless nothing was applied since the last one or the log is closed.
     fn begin_checkpoint(&self) {
+        let applied = self.0.sequencer.borrow().applied().index;
+        if applied > self.0.checkpoints.status.get().index {
+            self.begin_checkpoint_at_any_index();
+        }
+    }
+
+    /// Begins a checkpoint so that files go which it does without, if none is under way.
+    pub(super) fn begin_checkpoint_for_space(&self) {
+        if self.0.checkpoints.is_idle() {
+            self.begin_checkpoint_at_any_index();
+        }
+    }
+
+    fn begin_checkpoint_at_any_index(&self) {
         let checkpoints = &self.0.checkpoints;
         let mut sequencer = self.0.sequencer.borrow_mut();
-        let status = checkpoints.status.get();
-        if !sequencer.is_open() || sequencer.applied().index <= status.index {
+        if !sequencer.is_open() {
             return;
         }
         if checkpoints.next_id.get() > checkpoints.reserved.get() {
@@ -186,6 +205,10 @@ impl Node {
             checkpoints.next_id.set(id + 1);
             *checkpoints.stage.borrow_mut() = Stage::Freezing;
             checkpoints.frozen_at.set(sequencer.volume());
+            let now = self.0.world.now();
+            checkpoints.began.set(now);
+            checkpoints.bytes.set(self.0.shards.dirty().dirty_bytes);
+            self.0.upkeep.frozen(now);
             sequencer.freeze(id as u32);
         }
         self.0.work.raise();
@@ -200,10 +223,13 @@ impl Node {
                 let reserving = matches!(*checkpoints.stage.borrow(), Stage::Reserving);
                 if reserving {
                     *checkpoints.stage.borrow_mut() = Stage::Idle;
-                    self.begin_checkpoint();
+                    self.begin_checkpoint_at_any_index();
                 }
             }
             CheckpointStep::Frozen(frozen, term) => {
+                let (id, index) = (frozen.id.into(), frozen.applied.index);
+                let fields = self.checkpoint_fields(id, index);
+                self.0.logger.info("checkpoint begins", &fields);
                 *checkpoints.stage.borrow_mut() = Stage::Writing(Images {
                     frozen,
                     term,
@@ -226,12 +252,23 @@ impl Node {
             .status
             .set(CheckpointStatus { id, index, count });
         self.0.shards.published(id as u32);
-        self.0.logger.line(
-            crate::config::LogLevel::Debug,
-            "checkpoint published",
-            &[("checkpoint-id", id.into()), ("index", index.into())],
-        );
+        let [id, index, pages, bytes] = self.checkpoint_fields(id, index);
+        let took = self.0.world.now().since(checkpoints.began.get());
+        let seconds = ("seconds", took.as_secs_f64().into());
+        let fields = [id, index, pages, bytes, seconds];
+        self.0.logger.info("checkpoint ends", &fields);
+        self.note_reclaimed();
         self.0.changed.notify();
+    }
+
+    fn checkpoint_fields(&self, id: u64, index: u64) -> [(&'static str, serde_json::Value); 4] {
+        let bytes = self.0.checkpoints.bytes.get();
+        [
+            ("checkpoint-id", id.into()),
+            ("index", index.into()),
+            ("pages", (bytes / PAGE_BYTES as u64).into()),
+            ("bytes", bytes.into()),
+        ]
     }
 
     /// The shards' background task: polls them for I/O in turn, a slice each, and takes their events.
@@ -264,15 +301,8 @@ impl Node {
                     self.image_durable(shard, id, manifest);
                 }
                 ShardEvent::NoSpace => {
-                    if !self.0.checkpoints.disk_full.replace(true) {
-                        let file = format!("shard-{shard:02}");
-                        self.0.logger.error(
-                            "the disk is full: the checkpoint waits for room, and only deletes and \
-                             compaction are taken",
-                            &[("directory", file.into())],
-                        );
-                        self.raise_no_space();
-                    }
+                    self.0.checkpoints.disk_full.set(true);
+                    self.note_disk_full(format!("shard-{shard:02}"));
                 }
                 ShardEvent::Failed { file, what } => {
                     self.fail(Failure::Store(format!("{file}: {what}")));
@@ -309,14 +339,18 @@ impl Node {
         self.0.work.raise();
     }
 
-    /// Looks once a second whether a full disk has room again, and whether the node is idle.
+    /// Looks once a second whether a full disk has room again, whether the node is idle, and what the
+    /// upkeep has to do.
     pub(super) async fn run_checkpoints(&self) {
         while self.0.state.get() <= State::Serving {
             self.0.world.sleep(TICK).await;
             if self.0.checkpoints.disk_full.replace(false) {
                 self.0.shards.retry_space();
             }
+            self.consider_space();
             self.consider_idle_checkpoint();
+            self.consider_reclaim();
+            self.0.shards.wake_upkeep();
         }
     }
 

@@ -9,6 +9,8 @@ mod members;
 mod open;
 mod reads;
 mod sequencer;
+mod space;
+mod upkeep;
 mod watches;
 
 pub use checkpoints::{CheckpointOptions, CheckpointStatus};
@@ -24,7 +26,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use engine::auth::{Authorized, AuthorizedOperation};
-use engine::command::{AlarmKind, Command, CommandError, Operation, Reply, TxnOperation};
+use engine::command::{AlarmKind, Command, Operation, Reply};
 use engine::coordinator::{Applied, Published};
 use engine::lease_clock::LeaseClock;
 use engine::shard::Damage;
@@ -67,8 +69,10 @@ struct Inner {
     lease_work: Flag,
     watches: watches::Watches,
     checkpoints: checkpoints::Checkpoints,
-    disk_full: Cell<bool>,
-    alarm_proposed: Cell<bool>,
+    space: space::Space,
+    upkeep: upkeep::Upkeep,
+    /// How many requests clients have made in this life.
+    requests: Cell<u64>,
 }
 
 /// A request that waited this long for its outcome is worth a line in the log.
@@ -189,6 +193,7 @@ impl Node {
     /// # Errors
     /// See [`WriteError`]; a write that timed out may still take effect.
     pub async fn execute(&self, operation: Authorized<Operation>) -> Result<Answer, WriteError> {
+        self.0.requests.set(self.0.requests.get() + 1);
         match operation.split() {
             AuthorizedOperation::Write(command) => {
                 self.check_quota(&command)?;
@@ -218,55 +223,6 @@ impl Node {
             }),
             Err(error) => Err(WriteError::Command(error)),
         }
-    }
-
-    /// Refuses what would grow the store beyond its quota, and raises the alarm.
-    fn check_quota(&self, command: &Command) -> Result<(), WriteError> {
-        let cost = growth_bytes(command);
-        if cost == 0 {
-            return Ok(());
-        }
-        let over = self
-            .0
-            .options
-            .quota_bytes
-            .is_some_and(|quota| self.0.shards.sizes().bytes + cost > quota);
-        if over || self.0.disk_full.get() || self.0.checkpoints.disk_is_full() {
-            self.raise_no_space();
-            return Err(WriteError::Command(CommandError::NoSpace));
-        }
-        Ok(())
-    }
-
-    /// Proposes the NOSPACE alarm, once at a time.
-    fn raise_no_space(&self) {
-        let member = self.0.identity.member_id;
-        let raised = {
-            let sequencer = self.0.sequencer.borrow();
-            sequencer
-                .coordinator()
-                .alarms()
-                .iter()
-                .any(|alarm| alarm == (member, AlarmKind::NoSpace))
-        };
-        if raised || self.0.alarm_proposed.replace(true) {
-            return;
-        }
-        let node = self.clone();
-        let task = self.0.world.spawn(Class::Consensus, async move {
-            let alarm = Command::Alarm {
-                activate: true,
-                member,
-                alarm: Some(AlarmKind::NoSpace),
-            };
-            if node.write_as_member(alarm).await.is_ok() {
-                node.0
-                    .logger
-                    .warn("alarm raised", &[("alarm", "NOSPACE".into())]);
-            }
-            node.0.alarm_proposed.set(false);
-        });
-        drop(task);
     }
 
     /// Waits until the node answers, or has failed.
@@ -418,6 +374,10 @@ impl Node {
         self.spawn(Class::Background, |node| async move {
             node.run_checkpoints().await
         });
+        self.spawn(
+            Class::Background,
+            |node| async move { node.run_upkeep().await },
+        );
         self.0.work.raise();
     }
 
@@ -460,12 +420,8 @@ impl Node {
             self.0.raft_term.set(status.term.0);
             self.0.leads.set(status.leader.is_some());
         }
-        if effects.disk_full && !self.0.disk_full.replace(true) {
-            self.0.logger.error(
-                "the disk is full: only deletes and compaction are taken",
-                &[],
-            );
-            self.raise_no_space();
+        if effects.disk_full {
+            self.note_disk_full("the log".to_owned());
         }
         for step in effects.checkpoints {
             self.take_checkpoint_step(step);
@@ -483,6 +439,8 @@ impl Node {
             self.0.state.set(State::Serving);
             self.0.leases.borrow_mut().start(self.0.world.now().nanos());
             self.0.lease_work.raise();
+            self.take_over_alarm();
+            self.0.shards.wake_upkeep();
         }
         if state != State::Serving || self.0.state.get() != state {
             self.0.changed.notify();
@@ -509,6 +467,7 @@ impl Node {
         }
         if let Some(revision) = published.compacted {
             self.0.compact_revision.set(revision);
+            self.0.shards.wake_upkeep();
         }
         self.take_lease_changes(&published.lease_changes);
         self.0.watches.published(&published);
@@ -549,27 +508,5 @@ impl Node {
                 .borrow_mut()
                 .time_out(now.saturating_sub(timeout));
         }
-    }
-}
-
-/// What a command may add to the store, in etcd's estimate; 0 for what frees or leaves it.
-fn growth_bytes(command: &Command) -> u64 {
-    const PER_PUT_BYTES: u64 = 256;
-    const PER_LEASE_BYTES: u64 = 64;
-    fn of_branch(operations: &[TxnOperation]) -> u64 {
-        operations
-            .iter()
-            .map(|operation| match operation {
-                TxnOperation::Put(put) => PER_PUT_BYTES + (put.key.len() + put.value.len()) as u64,
-                TxnOperation::Txn(txn) => of_branch(&txn.success).max(of_branch(&txn.failure)),
-                TxnOperation::Range(_) | TxnOperation::DeleteRange(_) => 0,
-            })
-            .sum()
-    }
-    match command {
-        Command::Put(put) => PER_PUT_BYTES + (put.key.len() + put.value.len()) as u64,
-        Command::Txn(txn) => of_branch(&txn.success).max(of_branch(&txn.failure)),
-        Command::LeaseGrant { .. } => PER_LEASE_BYTES,
-        _ => 0,
     }
 }

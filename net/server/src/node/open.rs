@@ -19,6 +19,8 @@ use wal::{NewDirectory, OpenError, Opened, Opening, Superblock, Wal};
 
 use super::checkpoints::{CheckpointOptions, CheckpointStatus, Checkpoints};
 use super::sequencer::{Parts, Sequencer};
+use super::space::Space;
+use super::upkeep::Upkeep;
 use super::watches::Watches;
 use super::{Inner, Node, State};
 use crate::disk::Disk;
@@ -410,8 +412,9 @@ impl Node {
             failure: RefCell::default(),
             leases: RefCell::new(leases),
             lease_work: Flag::default(),
-            disk_full: Cell::new(false),
-            alarm_proposed: Cell::new(false),
+            space: Space::default(),
+            upkeep: Upkeep::default(),
+            requests: Cell::new(0),
         }))
     }
 }

@@ -9,7 +9,9 @@
 //! passed over, so damage that one of them meets is kept for the node, which stops.
 //!
 //! What the shards write is polled by the node's background task in small slices; completions come
-//! back through [`Shards::complete`].
+//! back through [`Shards::complete`]. Slices of upkeep (`upkeep`) are asked for in the same way.
+
+mod upkeep;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -26,6 +28,8 @@ use wal::io::{IoId, IoRequest};
 
 use crate::disk::{Disk, IoResult};
 use crate::local::{Flag, Responder, Waiting, one_shot};
+use upkeep::Upkeep;
+pub use upkeep::Upkept;
 
 /// Most reads of one shard at a time; further ones wait.
 const LOADS_MAX: usize = 64;
@@ -37,7 +41,7 @@ const HINTED_LOADS_MAX: usize = LOADS_MAX / 2;
 /// Invariants:
 /// - `changes` is in the order of the coordinator; of its elements at most the first was begun;
 /// - whoever waits is in `loads` or in `queue`, once;
-/// - while a read is `favoured`, no load is begun for another read.
+/// - while somebody is `favoured`, no load is begun for another read or the upkeep.
 struct Host {
     shard: Shard,
     changes: VecDeque<ShardRequest>,
@@ -51,8 +55,9 @@ struct Host {
     loads: BTreeMap<Need, Vec<Waiter>>,
     /// Loads that wait for room.
     queue: VecDeque<(Need, Waiter)>,
-    /// A read that lost what was loaded for it before it could use it.
-    favoured: Option<u64>,
+    /// A read, or the upkeep, that lost what was loaded for it before it could use it.
+    favoured: Option<Waiter>,
+    upkeep: Upkeep,
 }
 
 /// Who waits for a load.
@@ -62,6 +67,18 @@ enum Waiter {
     Change,
     /// The read with this ticket.
     Read(u64),
+    /// The upkeep.
+    Upkeep,
+}
+
+impl Waiter {
+    /// How urgent a load for it is.
+    fn class(self) -> Class {
+        match self {
+            Waiter::Change | Waiter::Read(_) => Class::Request,
+            Waiter::Upkeep => Class::Background,
+        }
+    }
 }
 
 /// A read that waits.
@@ -84,6 +101,10 @@ pub struct Shards {
     replied: Rc<Flag>,
     /// Raised when a shard may have something to write.
     background: Flag,
+    /// Raised when there may be upkeep to do.
+    upkeep: Flag,
+    /// What the upkeep could not read and leaves alone.
+    upkeep_damage: RefCell<Vec<Damage>>,
     /// What stops the coordinator.
     damage: RefCell<Option<Damage>>,
     /// Longest artificial time a load takes; simulated worlds draw from it.
@@ -124,6 +145,7 @@ impl Shards {
                 loads: BTreeMap::new(),
                 queue: VecDeque::new(),
                 favoured: None,
+                upkeep: Upkeep::new(),
             })
         };
         Rc::new(Shards {
@@ -133,6 +155,8 @@ impl Shards {
             replies: RefCell::default(),
             replied,
             background: Flag::default(),
+            upkeep: Flag::default(),
+            upkeep_damage: RefCell::default(),
             damage: RefCell::default(),
             load_delay_max: Cell::new(Duration::ZERO),
             declares_missing: Cell::new(false),
@@ -221,7 +245,9 @@ impl Shards {
         {
             match host.shard.handle(request) {
                 Step::Ready(reply) => {
-                    host.changes.pop_front();
+                    if let Some(ShardRequest::Compact(_)) = host.changes.pop_front() {
+                        host.upkeep.pass_begins();
+                    }
                     host.change_suspects = None;
                     self.replies.borrow_mut().push_back((shard, reply));
                     self.replied.raise();
@@ -252,7 +278,7 @@ impl Shards {
             Step::Need(need) => {
                 // It was there and is gone again: the cache is too small for all who read now.
                 if read.loaded.contains(&need) && host.favoured.is_none() {
-                    host.favoured = Some(ticket);
+                    host.favoured = Some(Waiter::Read(ticket));
                 }
                 self.want_with_hints(shard, host, need, Waiter::Read(ticket));
             }
@@ -262,13 +288,14 @@ impl Shards {
     /// Has `need` read for `waiter`, and what goes with it for nobody yet.
     fn want_with_hints(self: &Rc<Self>, shard: u16, host: &mut Host, need: Need, waiter: Waiter) {
         self.want(shard, host, need, waiter);
+        let class = waiter.class();
         for hint in host.shard.take_hints() {
             if host.loads.len() < HINTED_LOADS_MAX
                 && host.favoured.is_none()
                 && !host.loads.contains_key(&hint)
             {
                 host.loads.insert(hint, Vec::new());
-                self.load(shard, host, hint);
+                self.load(shard, host, hint, class);
             }
         }
     }
@@ -279,7 +306,7 @@ impl Shards {
             waiters.push(waiter);
         } else if host.may_load(waiter) {
             host.loads.insert(need, vec![waiter]);
-            self.load(shard, host, need);
+            self.load(shard, host, need, waiter.class());
         } else {
             host.queue.push_back((need, waiter));
         }
@@ -303,16 +330,17 @@ impl Shards {
     }
 
     /// Reads the bytes of `need`, hands them to the shard and lets those go on who wait for them.
-    fn load(self: &Rc<Self>, shard: u16, host: &Host, need: Need) {
+    fn load(self: &Rc<Self>, shard: u16, host: &Host, need: Need, class: Class) {
         let read = host.shard.read_of(&need);
+        let again = host.has_loaded(&need);
         let shards = self.clone();
-        drop(self.world.spawn(Class::Request, async move {
+        drop(self.world.spawn(class, async move {
             let longest = shards.load_delay_max.get().as_nanos() as u64;
             if longest > 0 {
                 let delay = shards.world.random_u64() % longest;
                 shards.world.sleep(Duration::from_nanos(delay)).await;
             }
-            if shards.was_declared_missing(shard, &need) {
+            if !again && shards.was_declared_missing(shard, &need) {
                 let mut host = shards.host(shard).borrow_mut();
                 return shards.loaded(shard, &mut host, need, None);
             }
@@ -354,6 +382,13 @@ impl Shards {
                     host.change_waits = false;
                     self.run_changes(shard, host);
                     self.background.raise();
+                    self.wake_blocked_upkeep(host);
+                }
+                (Waiter::Upkeep, Some(damage)) => self.go_on_without(host, &need, damage),
+                (Waiter::Upkeep, None) => {
+                    host.upkeep.loaded(need, damage.is_some());
+                    self.keep_up(shard, host);
+                    self.upkeep.raise();
                 }
                 (Waiter::Read(ticket), Some(damage)) => {
                     if let Some(read) = host.end_read(ticket) {
@@ -399,7 +434,9 @@ impl Shards {
 
     /// Takes the result of a request that a shard emitted.
     pub fn complete(&self, shard: u16, id: IoId, result: IoResult) {
-        self.host(shard).borrow_mut().shard.complete(id, result);
+        let mut host = self.host(shard).borrow_mut();
+        host.shard.complete(id, result);
+        self.wake_blocked_upkeep(&mut host);
         self.background.raise();
     }
 
@@ -441,12 +478,26 @@ impl Host {
     fn may_load(&self, waiter: Waiter) -> bool {
         match (self.favoured, waiter) {
             (None, _) => self.loads.len() < LOADS_MAX,
-            (Some(ticket), waiter) => waiter == Waiter::Read(ticket) || waiter == Waiter::Change,
+            (Some(favoured), waiter) => waiter == favoured || waiter == Waiter::Change,
         }
     }
 
+    /// Whether somebody who waits for `need` had it once. In the test mode it is missing in truth then: a
+    /// record that is in memory may be a piece of its own, which is not.
+    fn has_loaded(&self, need: &Need) -> bool {
+        let waiters = self.loads.get(need).into_iter().flatten();
+        waiters.into_iter().any(|waiter| match waiter {
+            Waiter::Change => false,
+            Waiter::Read(ticket) => {
+                let read = self.reads.get(ticket);
+                read.is_some_and(|read| read.loaded.contains(need))
+            }
+            Waiter::Upkeep => self.upkeep.has_loaded(need),
+        })
+    }
+
     fn end_read(&mut self, ticket: u64) -> Option<WaitingRead> {
-        if self.favoured == Some(ticket) {
+        if self.favoured == Some(Waiter::Read(ticket)) {
             self.favoured = None;
         }
         self.reads.remove(&ticket)
@@ -458,6 +509,7 @@ impl Host {
         let suspects = match waiter {
             Waiter::Change => self.change_suspects,
             Waiter::Read(ticket) => self.reads.get(&ticket).and_then(|read| read.suspects),
+            Waiter::Upkeep => self.upkeep.suspects(),
         };
         suspects == Some(need)
     }

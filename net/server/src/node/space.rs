@@ -1,0 +1,190 @@
+//! Room for what a member stores: the NOSPACE alarm is raised when there is none, and cleared by the same
+//! member once there is some again.
+//!
+//! There is none above the quota, or while the log or a shard is refused room by the disk. There is some
+//! again a tenth below where it ran out, so that the alarm does not come and go with every request. An alarm
+//! that a client raised stays until a client clears it.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use engine::command::{AlarmKind, Command, CommandError, TxnOperation};
+use reactor::{Class, Timestamp};
+
+use super::{Node, State, WriteError};
+
+/// A disk that was full is taken for full so long after its last refusal; refused requests come again
+/// every second.
+const FULL_FOR: Duration = Duration::from_secs(4);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Space {
+    /// When the disk last refused room.
+    refused_at: Cell<Option<Timestamp>>,
+    /// Bytes of the database when this member raised the alarm, or found it at its start; none: it has not.
+    raised_at_bytes: Cell<Option<u64>>,
+    /// An alarm is being proposed or cleared.
+    proposing: Cell<bool>,
+}
+
+impl Node {
+    /// Refuses what would grow the store beyond its quota, and raises the alarm.
+    pub(super) fn check_quota(&self, command: &Command) -> Result<(), WriteError> {
+        let cost = growth_bytes(command);
+        if cost == 0 {
+            return Ok(());
+        }
+        let quota = self.0.options.quota_bytes;
+        let over = quota.is_some_and(|quota| self.0.shards.sizes().bytes + cost > quota);
+        if over || self.disk_is_full() {
+            self.raise_no_space();
+            return Err(WriteError::Command(CommandError::NoSpace));
+        }
+        Ok(())
+    }
+
+    fn disk_is_full(&self) -> bool {
+        self.0.space.refused_at.get().is_some()
+    }
+
+    /// Whether room has to be made.
+    pub(super) fn is_short_of_space(&self) -> bool {
+        self.disk_is_full() || self.0.space.raised_at_bytes.get().is_some()
+    }
+
+    /// The disk has refused room to `who`, which tries again.
+    pub(super) fn note_disk_full(&self, who: String) {
+        let now = self.0.world.now();
+        if self.0.space.refused_at.replace(Some(now)).is_none() {
+            self.0.logger.error(
+                "the disk is full: only deletes and compaction are taken",
+                &[("refused", who.into())],
+            );
+        }
+        self.raise_no_space();
+    }
+
+    fn alarm_is_raised(&self) -> bool {
+        let sequencer = self.0.sequencer.borrow();
+        let own = (self.0.identity.member_id, AlarmKind::NoSpace);
+        let mut alarms = sequencer.coordinator().alarms().iter();
+        alarms.any(|alarm| alarm == own)
+    }
+
+    /// At the start: an alarm that is found was this member's own.
+    pub(super) fn take_over_alarm(&self) {
+        if self.alarm_is_raised() {
+            self.0.space.raised_at_bytes.set(Some(u64::MAX));
+        }
+    }
+
+    /// Proposes the NOSPACE alarm, once at a time.
+    fn raise_no_space(&self) {
+        if self.alarm_is_raised() || self.0.space.proposing.get() {
+            return;
+        }
+        let bytes = match self.disk_is_full() {
+            true => u64::MAX,
+            false => self.0.shards.sizes().bytes,
+        };
+        self.0.space.raised_at_bytes.set(Some(bytes));
+        self.0.shards.wake_upkeep();
+        self.propose_alarm(true);
+    }
+
+    fn propose_alarm(&self, activate: bool) {
+        self.0.space.proposing.set(true);
+        let node = self.clone();
+        drop(self.0.world.spawn(Class::Consensus, async move {
+            let alarm = Command::Alarm {
+                activate,
+                member: node.0.identity.member_id,
+                alarm: Some(AlarmKind::NoSpace),
+            };
+            if node.write_as_member(alarm).await.is_ok() {
+                let fields = [("alarm", "NOSPACE".into())];
+                match activate {
+                    true => node.0.logger.warn("alarm raised", &fields),
+                    false => node.0.logger.info("alarm cleared", &fields),
+                }
+            }
+            node.0.space.proposing.set(false);
+        }));
+    }
+
+    /// Looks whether there is room again. Once a second.
+    pub(super) fn consider_space(&self) {
+        let space = &self.0.space;
+        let now = self.0.world.now();
+        if let Some(refused_at) = space.refused_at.get()
+            && now.since(refused_at) >= FULL_FOR
+        {
+            space.refused_at.set(None);
+            self.0.logger.info("the disk has room again", &[]);
+        }
+        if self.0.state.get() != State::Serving || space.proposing.get() {
+            return;
+        }
+        let Some(raised_at_bytes) = space.raised_at_bytes.get() else {
+            return;
+        };
+        if !self.alarm_is_raised() {
+            // Cleared, by whomever.
+            space.raised_at_bytes.set(None);
+        } else if !self.disk_is_full()
+            && has_room(
+                self.0.shards.sizes().bytes,
+                self.0.options.quota_bytes,
+                raised_at_bytes,
+            )
+        {
+            self.propose_alarm(false);
+        }
+    }
+}
+
+/// Whether a database that ran into its quota at `raised_at_bytes` has room again.
+fn has_room(bytes: u64, quota: Option<u64>, raised_at_bytes: u64) -> bool {
+    quota.is_none_or(|quota| bytes + quota / 10 <= raised_at_bytes.min(quota))
+}
+
+/// What a command may add to the store, in etcd's estimate; 0 for what frees or leaves it.
+fn growth_bytes(command: &Command) -> u64 {
+    const PER_PUT_BYTES: u64 = 256;
+    const PER_LEASE_BYTES: u64 = 64;
+    fn of_branch(operations: &[TxnOperation]) -> u64 {
+        operations
+            .iter()
+            .map(|operation| match operation {
+                TxnOperation::Put(put) => PER_PUT_BYTES + (put.key.len() + put.value.len()) as u64,
+                TxnOperation::Txn(txn) => of_branch(&txn.success).max(of_branch(&txn.failure)),
+                TxnOperation::Range(_) | TxnOperation::DeleteRange(_) => 0,
+            })
+            .sum()
+    }
+    match command {
+        Command::Put(put) => PER_PUT_BYTES + (put.key.len() + put.value.len()) as u64,
+        Command::Txn(txn) => of_branch(&txn.success).max(of_branch(&txn.failure)),
+        Command::LeaseGrant { .. } => PER_LEASE_BYTES,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_a_tenth_of_the_quota_below_where_it_ran_out() {
+        assert!(has_room(u64::MAX, None, 0));
+        assert!(!has_room(95, Some(100), 99));
+        assert!(has_room(89, Some(100), 99));
+        // Refused far below the quota, for its own size: only what was freed counts.
+        assert!(!has_room(60, Some(100), 60));
+        assert!(has_room(50, Some(100), 60));
+        // The disk was full, or the alarm was found at the start.
+        assert!(has_room(90, Some(100), u64::MAX));
+        assert!(!has_room(91, Some(100), u64::MAX));
+    }
+}

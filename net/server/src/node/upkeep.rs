@@ -1,0 +1,275 @@
+//! Upkeep of a member's store: who gets the core when, and when freed space is worth a checkpoint.
+//!
+//! Runs in the background class, a slice at a time. While requests come in it takes a tenth of the core, or
+//! half of it once dead bytes outgrow the live ones; otherwise all that is left. What is freed goes from the
+//! disk with the next checkpoint, so a member where nothing else asks for one makes one for it.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use engine::compaction::{
+    COLLECT_BELOW_PERCENT, COLLECT_ON_DEMAND_PERCENT, COLLECT_UNDER_PRESSURE_PERCENT,
+};
+use engine::store::Sizes;
+use reactor::Timestamp;
+
+use super::{Node, State, WriteError};
+use crate::shards::Upkept;
+
+/// What a slice is taken for at least.
+const SLICE_MIN: Duration = Duration::from_micros(50);
+/// Checkpoints for the sake of space keep this distance from the one before.
+const RECLAIM_INTERVAL: Duration = Duration::from_secs(5);
+/// A collection that goes on is worth a checkpoint when it may free so many times the least worth one.
+const RECLAIM_MEANWHILE: u64 = 4;
+
+/// What the upkeep is doing.
+#[derive(Debug, Default)]
+pub(super) struct Upkeep {
+    passing_since: Cell<Option<Timestamp>>,
+    collecting_since: Cell<Option<Timestamp>>,
+    /// A collection has ended after the last freeze.
+    collected: Cell<bool>,
+    /// Dead bytes that stay whatever checkpoints come.
+    residue_bytes: Cell<u64>,
+    last_freeze: Cell<Option<Timestamp>>,
+    /// Requests when it was last looked.
+    requests_seen: Cell<u64>,
+}
+
+impl Upkeep {
+    /// A checkpoint begins: what comes free later needs another one.
+    pub(super) fn frozen(&self, now: Timestamp) {
+        self.last_freeze.set(Some(now));
+        self.collected.set(false);
+    }
+}
+
+/// One slice of each shard.
+#[derive(Debug, Default)]
+struct Round {
+    worked: bool,
+    collected: bool,
+    idle: u16,
+}
+
+impl Node {
+    /// The upkeep's task.
+    pub(super) async fn run_upkeep(&self) {
+        self.0
+            .changed
+            .until(|| self.0.state.get() >= State::Serving)
+            .await;
+        loop {
+            self.0.shards.upkeep_work().await;
+            loop {
+                let Some(round) = self.upkeep_round().await else {
+                    return;
+                };
+                self.take_round(&round);
+                if !round.worked {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// A slice of each shard; none when the node ends.
+    async fn upkeep_round(&self) -> Option<Round> {
+        let mut round = Round::default();
+        for shard in 0..self.0.shards.count() {
+            if self.0.state.get() > State::Serving {
+                return None;
+            }
+            let sizes = self.0.shards.sizes();
+            let busy = self.is_busy();
+            let percent = match self.is_short_of_space() {
+                true => COLLECT_ON_DEMAND_PERCENT,
+                false => percent_at(sizes, busy),
+            };
+            let began = self.0.world.now();
+            let upkept = self.0.shards.maintain(shard, percent);
+            match upkept {
+                Upkept::Idle => round.idle += 1,
+                Upkept::Waiting => {}
+                Upkept::Passing => round.worked = true,
+                Upkept::Collecting => {
+                    round.worked = true;
+                    round.collected = true;
+                }
+            }
+            let took = self.0.world.now().since(began);
+            match pause_after(took, sizes, busy) {
+                pause if pause > Duration::ZERO && round.worked => self.0.world.sleep(pause).await,
+                _ => self.0.world.yield_now().await,
+            }
+        }
+        Some(round)
+    }
+
+    /// Whether a request came since the last call.
+    fn is_busy(&self) -> bool {
+        let requests = self.0.requests.get();
+        self.0.upkeep.requests_seen.replace(requests) != requests
+    }
+
+    fn take_round(&self, round: &Round) {
+        for damage in self.0.shards.take_upkeep_damage() {
+            self.0.logger.error(
+                "stored data is damaged; compaction and collection leave it alone",
+                &[
+                    ("file", damage.file.as_str().into()),
+                    ("offset", damage.offset.into()),
+                    ("error", damage.what.as_str().into()),
+                ],
+            );
+        }
+        let now = self.0.world.now();
+        let upkeep = &self.0.upkeep;
+        match (upkeep.passing_since.get(), self.0.shards.passes_are_done()) {
+            (None, false) => {
+                upkeep.passing_since.set(Some(now));
+                let revision = self.0.compact_revision.get();
+                let fields = [("compact-revision", revision.into())];
+                self.0.logger.info("compaction begins", &fields);
+            }
+            (Some(since), true) => {
+                upkeep.passing_since.set(None);
+                let seconds = now.since(since).as_secs_f64();
+                let fields = [("seconds", seconds.into())];
+                self.0.logger.info("compaction ends", &fields);
+                self.0.changed.notify();
+            }
+            _ => {}
+        }
+        let all_idle = round.idle == self.0.shards.count();
+        match upkeep.collecting_since.get() {
+            None if round.collected => {
+                upkeep.collecting_since.set(Some(now));
+                let fields = self.space_fields();
+                self.0.logger.info("segment collection begins", &fields);
+            }
+            Some(since) if all_idle => {
+                upkeep.collecting_since.set(None);
+                upkeep.collected.set(true);
+                let [bytes, in_use] = self.space_fields();
+                let seconds = ("seconds", now.since(since).as_secs_f64().into());
+                let fields = [bytes, in_use, seconds];
+                self.0.logger.info("segment collection ends", &fields);
+            }
+            _ => {}
+        }
+        self.consider_reclaim();
+    }
+
+    fn space_fields(&self) -> [(&'static str, serde_json::Value); 2] {
+        let sizes = self.0.shards.sizes();
+        [
+            ("bytes", sizes.bytes.into()),
+            ("bytes-in-use", sizes.bytes_in_use.into()),
+        ]
+    }
+
+    /// Begins a checkpoint if a collection has freed enough that it is worth one.
+    pub(super) fn consider_reclaim(&self) {
+        let upkeep = &self.0.upkeep;
+        let now = self.0.world.now();
+        let recently = |last: Timestamp| now.since(last) < RECLAIM_INTERVAL;
+        if self.0.state.get() != State::Serving || upkeep.last_freeze.get().is_some_and(recently) {
+            return;
+        }
+        let worth = match self.is_short_of_space() {
+            true => 1,
+            false => self.0.options.checkpoints.reclaim_bytes,
+        };
+        let residue = upkeep.residue_bytes.get();
+        let freed = dead_bytes(self.0.shards.sizes()).saturating_sub(residue);
+        let collecting = upkeep.collecting_since.get().is_some();
+        if upkeep.collected.get() && freed >= worth
+            || collecting && freed >= worth.saturating_mul(RECLAIM_MEANWHILE)
+        {
+            self.begin_checkpoint_for_space();
+        }
+    }
+
+    /// A checkpoint was published: what it freed has gone.
+    pub(super) fn note_reclaimed(&self) {
+        let upkeep = &self.0.upkeep;
+        let dead = dead_bytes(self.0.shards.sizes());
+        let settled = self.0.shards.passes_are_done()
+            && upkeep.collecting_since.get().is_none()
+            && !upkeep.collected.get();
+        // What was freed meanwhile is still to go.
+        let residue = match settled {
+            true => dead,
+            false => dead.min(upkeep.residue_bytes.get()),
+        };
+        upkeep.residue_bytes.set(residue);
+        self.0.shards.wake_upkeep();
+    }
+
+    /// Waits until the passes of all compactions so far are through.
+    ///
+    /// # Errors
+    /// `Stopped` when the node ends before.
+    pub async fn compacted(&self) -> Result<(), WriteError> {
+        let settled = || self.0.shards.passes_are_done() || self.0.state.get() > State::Serving;
+        self.0.changed.until(settled).await;
+        match self.0.shards.passes_are_done() {
+            true => Ok(()),
+            false => Err(WriteError::Stopped),
+        }
+    }
+}
+
+fn dead_bytes(sizes: Sizes) -> u64 {
+    sizes.bytes.saturating_sub(sizes.bytes_in_use)
+}
+
+fn is_mostly_dead(sizes: Sizes) -> bool {
+    dead_bytes(sizes) > sizes.bytes_in_use
+}
+
+/// How dead a segment must be that it is emptied.
+fn percent_at(sizes: Sizes, busy: bool) -> u64 {
+    match busy && !is_mostly_dead(sizes) {
+        true => COLLECT_UNDER_PRESSURE_PERCENT,
+        false => COLLECT_BELOW_PERCENT,
+    }
+}
+
+/// How long others have the core after a slice.
+fn pause_after(slice: Duration, sizes: Sizes, busy: bool) -> Duration {
+    let slice = slice.max(SLICE_MIN);
+    match (busy, is_mostly_dead(sizes)) {
+        (false, _) => Duration::ZERO,
+        (true, false) => slice * 9,
+        (true, true) => slice,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_go_first_until_dead_bytes_outgrow_live_ones() {
+        let millisecond = Duration::from_millis(1);
+        let sizes = |bytes, bytes_in_use| Sizes {
+            bytes,
+            bytes_in_use,
+            keys: 0,
+        };
+        let share = |sizes, busy| {
+            let pause = pause_after(millisecond, sizes, busy);
+            millisecond.as_micros() * 100 / (millisecond + pause).as_micros()
+        };
+        assert_eq!(share(sizes(100, 60), false), 100);
+        assert_eq!(share(sizes(100, 60), true), 10);
+        assert_eq!(share(sizes(100, 40), true), 50);
+        assert_eq!(percent_at(sizes(100, 60), true), 30);
+        assert_eq!(percent_at(sizes(100, 60), false), 50);
+        assert_eq!(percent_at(sizes(100, 40), true), 50);
+        assert!(pause_after(Duration::ZERO, sizes(1, 1), true) > Duration::ZERO);
+    }
+}

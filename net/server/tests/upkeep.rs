@@ -1,0 +1,319 @@
+//! Space comes back from a whole member on a simulated disk: after compactions, at the quota, beside damage.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use engine::auth::{Identity as Caller, Policy, authorize};
+use engine::command::*;
+use engine::key::KeyRange;
+use reactor::World;
+use reactor::sim::{Crash, HostId, Simulation, SimulationOptions, Step};
+use ringd::identity::Identity;
+use ringd::log::Logger;
+use ringd::node::{Node, NodeOptions, WriteError};
+
+const KEYS: usize = 200;
+const VALUE_BYTES: usize = 900;
+
+/// A member with small files whose checkpoints are for space alone.
+fn options() -> NodeOptions {
+    let identity = Identity {
+        cluster_id: 0xc1,
+        member_id: 0x3e,
+    };
+    let mut options = NodeOptions::new(PathBuf::from("/data"), identity);
+    options.log.record_bytes_max = 64 << 10;
+    options.log.segment_bytes = 96 << 10;
+    options.log.batch_bytes_target = 4 << 10;
+    options.log.prewrite_bytes = 16 << 10;
+    options.log.prewrite_gap_bytes = 4 << 10;
+    options.checkpoints.requests = u64::MAX;
+    options.checkpoints.reclaim_bytes = 32 << 10;
+    options.store.segment_bytes_first = 32 << 10;
+    options.store.segment_bytes_max = 64 << 10;
+    options.store.piece_bytes = 4 << 10;
+    options.store.tail_bytes_max = 0;
+    options.store.value_cache_bytes = 16 << 10;
+    options
+}
+
+fn key(number: usize) -> Bytes {
+    Bytes::from(format!("key-{number:04}"))
+}
+
+fn value(number: usize, round: usize) -> Bytes {
+    Bytes::from(vec![b'a' + ((number + 7 * round) % 26) as u8; VALUE_BYTES])
+}
+
+async fn execute(node: &Node, operation: Operation) -> Result<Reply, WriteError> {
+    let operation = authorize(operation, &Caller::Member, &Policy::Disabled).expect("allowed");
+    Ok(node.execute(operation).await?.reply)
+}
+
+async fn put(node: &Node, number: usize, round: usize) -> Result<Reply, WriteError> {
+    let put = Put {
+        key: key(number),
+        value: value(number, round),
+        lease: LeaseId::NONE,
+        prev_kv: false,
+        ignore_value: false,
+        ignore_lease: false,
+    };
+    execute(node, Operation::Write(Command::Put(put))).await
+}
+
+async fn delete(node: &Node, number: usize) {
+    let delete = DeleteRange {
+        range: KeyRange::single(key(number)),
+        prev_kv: false,
+    };
+    let deleted = execute(node, Operation::Write(Command::DeleteRange(delete))).await;
+    deleted.expect("deletes are taken always");
+}
+
+async fn compact(node: &Node) {
+    let revision = node.applied().revision;
+    let compact = Operation::Write(Command::Compact { revision });
+    execute(node, compact).await.expect("compacted");
+}
+
+async fn read(node: &Node, number: usize) -> Result<Option<Bytes>, WriteError> {
+    let range = Range::all(KeyRange::single(key(number)));
+    let Reply::Range(reply) = execute(node, Operation::Range(range)).await? else {
+        unreachable!("a range answers a range")
+    };
+    Ok(reply.kvs.into_iter().next().map(|kv| kv.value))
+}
+
+/// Writes all keys `rounds` times.
+async fn fill(node: &Node, rounds: usize) {
+    for round in 0..rounds {
+        for number in 0..KEYS {
+            put(node, number, round).await.expect("written");
+        }
+    }
+}
+
+async fn open(world: &World, options: &NodeOptions, lines: &Lines) -> Node {
+    let lines = lines.clone();
+    let logger = Logger::with(move |line| lines.borrow_mut().push(line.to_owned()));
+    let opened = Node::open(world.clone(), options.clone(), Rc::new(logger)).await;
+    let node = opened.unwrap_or_else(|error| panic!("{error}"));
+    node.ready().await.expect("ready");
+    node
+}
+
+/// Bytes of all event segments.
+async fn event_bytes(world: &World) -> u64 {
+    let mut total = 0;
+    for shard in 0..4 {
+        let path = format!("/data/shard-{shard:02}");
+        let names = world.list_dir(Path::new(&path)).await.expect("listed");
+        let events = names.iter().filter(|(name, _)| name.ends_with(".events"));
+        total += events.map(|(_, bytes)| bytes).sum::<u64>();
+    }
+    total
+}
+
+/// What the member logged.
+type Lines = Rc<RefCell<Vec<String>>>;
+
+fn count(lines: &Lines, message: &str) -> usize {
+    let message = format!("\"msg\":\"{message}\"");
+    let lines = lines.borrow();
+    lines.iter().filter(|line| line.contains(&message)).count()
+}
+
+struct Machine {
+    simulation: Simulation,
+    host: HostId,
+    lines: Lines,
+}
+
+impl Machine {
+    fn new() -> Machine {
+        let mut hardware = SimulationOptions::calm();
+        hardware.disk.late_write_most = Duration::from_millis(5);
+        let mut simulation = Simulation::new(1, hardware);
+        let host = simulation.add_host("member");
+        let lines = Lines::default();
+        Machine {
+            simulation,
+            host,
+            lines,
+        }
+    }
+
+    /// Runs `life` to its end, then kills the process.
+    fn live<F: Future<Output = ()> + 'static>(&mut self, life: impl FnOnce(World, Lines) -> F) {
+        let lines = self.lines.clone();
+        let core = self
+            .simulation
+            .start_core(self.host, |world| life(world, lines));
+        for _ in 0..8_000_000 {
+            if self.simulation.main_ended(core) {
+                self.simulation.crash(self.host, Crash::Kill);
+                self.simulation.run_for(Duration::from_millis(20));
+                return;
+            }
+            assert!(!matches!(self.simulation.step(), Step::Idle));
+        }
+        panic!("the life does not end");
+    }
+}
+
+#[test]
+fn the_directory_shrinks_after_a_compaction_on_an_idle_member() {
+    let mut machine = Machine::new();
+    machine.live(|world, lines| async move {
+        let node = open(&world, &options(), &lines).await;
+        fill(&node, 8).await;
+        let before = event_bytes(&world).await;
+        assert!(before > (8 * KEYS * VALUE_BYTES) as u64, "{before}");
+        compact(&node).await;
+        world.sleep(Duration::from_secs(20)).await;
+        let after = event_bytes(&world).await;
+        // Live values, in segments that are at least half full, and each shard's open ones.
+        assert!(
+            after < (2 * KEYS * VALUE_BYTES) as u64 + 4 * 2 * (64 << 10),
+            "{after} of {before}"
+        );
+        let size = node.status().size_bytes;
+        assert!(size < before / 2, "{size} of {before}");
+        assert!(node.checkpoint_status().count >= 1);
+        let checkpoints = node.checkpoint_status().count;
+        world.sleep(Duration::from_secs(120)).await;
+        assert_eq!(node.checkpoint_status().count, checkpoints, "nothing left");
+        for message in [
+            "compaction begins",
+            "compaction ends",
+            "segment collection begins",
+            "segment collection ends",
+            "checkpoint begins",
+            "checkpoint ends",
+        ] {
+            assert!(count(&lines, message) >= 1, "{message}");
+        }
+        let [begun, ended] =
+            ["begins", "ends"].map(|end| count(&lines, &format!("checkpoint {end}")));
+        assert_eq!((begun as u64, ended as u64), (checkpoints, checkpoints));
+    });
+    machine.live(|world, lines| async move {
+        let node = open(&world, &options(), &lines).await;
+        for number in 0..KEYS {
+            assert_eq!(read(&node, number).await, Ok(Some(value(number, 7))));
+        }
+    });
+}
+
+#[test]
+fn overwriting_with_a_compaction_now_and_then_keeps_the_directory_flat() {
+    Machine::new().live(|world, lines| async move {
+        let node = open(&world, &options(), &lines).await;
+        let mut most = 0;
+        for round in 0..24 {
+            for number in 0..KEYS {
+                put(&node, number, round).await.expect("written");
+                assert_eq!(read(&node, number).await, Ok(Some(value(number, round))));
+            }
+            compact(&node).await;
+            world.sleep(Duration::from_secs(3)).await;
+            most = most.max(event_bytes(&world).await);
+        }
+        assert!(most < (8 * KEYS * VALUE_BYTES) as u64, "{most}");
+    });
+}
+
+#[test]
+fn upkeep_leaves_damage_alone_and_says_where() {
+    let mut machine = Machine::new();
+    let mut settings = options();
+    settings.checkpoints.requests = 500;
+    let life = settings.clone();
+    machine.live(|world, lines| async move {
+        let node = open(&world, &life, &lines).await;
+        fill(&node, 8).await;
+        world.sleep(Duration::from_secs(2)).await;
+        assert!(node.checkpoint_status().count > 0);
+    });
+    // Neither the first nor the newest records of shard 1.
+    let hit = (1..6).any(|number| {
+        let path = format!("/data/shard-01/{number:016x}.events");
+        (0..4).all(|block| {
+            let at = 8192 + block * 1024;
+            machine
+                .simulation
+                .damage(machine.host, &path, at, &[0xff; 64])
+        })
+    });
+    assert!(hit, "shard 1 has event segments");
+    machine.live(|world, lines| async move {
+        let node = open(&world, &settings, &lines).await;
+        let before = event_bytes(&world).await;
+        compact(&node).await;
+        node.compacted().await.expect("the pass goes on behind it");
+        world.sleep(Duration::from_secs(20)).await;
+        let message = "stored data is damaged; compaction and collection leave it alone";
+        assert!(count(&lines, message) >= 1);
+        let lines = lines.borrow();
+        let told = lines.iter().find(|line| line.contains(message));
+        let told = told.expect("it is logged");
+        assert!(
+            told.contains("\"file\":\"shard-01/") && told.contains("\"offset\":"),
+            "{told}"
+        );
+        let after = event_bytes(&world).await;
+        assert!(after < before / 2, "{after} of {before}");
+        for number in 0..KEYS {
+            assert_eq!(read(&node, number).await, Ok(Some(value(number, 7))));
+            put(&node, number, 8).await.expect("written");
+        }
+        assert_eq!(node.failure(), None);
+    });
+}
+
+#[test]
+fn the_alarm_goes_when_a_compaction_has_made_room() {
+    let mut settings = options();
+    settings.quota_bytes = Some(1 << 20);
+    let again = settings.clone();
+    let mut machine = Machine::new();
+    let alarm = (0x3e, AlarmKind::NoSpace);
+    machine.live(|world, lines| async move {
+        let node = open(&world, &settings, &lines).await;
+        let mut number = 0;
+        while put(&node, number % KEYS, 0).await.is_ok() {
+            number += 1;
+            assert!(number < 10 * KEYS, "the quota is never reached");
+        }
+        world.sleep(Duration::from_secs(10)).await;
+        assert_eq!(node.alarms(), [alarm]);
+        for number in 0..KEYS / 2 {
+            delete(&node, number).await;
+        }
+        world.sleep(Duration::from_secs(10)).await;
+        assert_eq!(node.alarms(), [alarm], "nothing was freed yet");
+    });
+    // What the member raised in a former life it clears in this one.
+    machine.live(|world, lines| async move {
+        let node = open(&world, &again, &lines).await;
+        assert_eq!(node.alarms(), [alarm]);
+        compact(&node).await;
+        world.sleep(Duration::from_secs(10)).await;
+        assert_eq!(node.alarms(), [], "{:?}", node.status());
+        put(&node, 0, 1).await.expect("written");
+        assert_eq!(count(&lines, "alarm cleared"), 1);
+        // One that somebody else raises stays.
+        let raise = Command::Alarm {
+            activate: true,
+            member: 0x3e,
+            alarm: Some(AlarmKind::NoSpace),
+        };
+        execute(&node, Operation::Write(raise)).await.expect("done");
+        world.sleep(Duration::from_secs(10)).await;
+        assert_eq!(node.alarms(), [alarm]);
+    });
+}
