@@ -134,6 +134,7 @@ fn node_options(config: &Config, identity: Identity) -> NodeOptions {
         heartbeat_interval: config.heartbeat_interval,
         request_timeout: Duration::from_secs(5) + config.election_timeout * 2,
         watch_progress_interval: config.watch_progress_interval,
+        auto_compaction: config.auto_compaction,
         store: StoreSizes::for_memory(config.memory_bytes),
         checkpoints: CheckpointOptions {
             stop_dirty_bytes_max: STOP_CHECKPOINT_BYTES_MAX,

@@ -11,6 +11,7 @@ use engine::command::*;
 use engine::key::KeyRange;
 use reactor::World;
 use reactor::sim::{Crash, HostId, Simulation, SimulationOptions, Step};
+use ringd::config::AutoCompaction;
 use ringd::identity::Identity;
 use ringd::log::Logger;
 use ringd::node::{Node, NodeOptions, WriteError};
@@ -258,8 +259,7 @@ fn upkeep_leaves_damage_alone_and_says_where() {
         world.sleep(Duration::from_secs(20)).await;
         let message = "stored data is damaged; compaction and collection leave it alone";
         assert!(count(&lines, message) >= 1);
-        let lines = lines.borrow();
-        let told = lines.iter().find(|line| line.contains(message));
+        let told = lines.borrow().iter().find(|l| l.contains(message)).cloned();
         let told = told.expect("it is logged");
         assert!(
             told.contains("\"file\":\"shard-01/") && told.contains("\"offset\":"),
@@ -315,5 +315,98 @@ fn the_alarm_goes_when_a_compaction_has_made_room() {
         execute(&node, Operation::Write(raise)).await.expect("done");
         world.sleep(Duration::from_secs(10)).await;
         assert_eq!(node.alarms(), [alarm]);
+    });
+}
+
+#[test]
+fn the_hash_stays_through_compactions_and_restarts() {
+    let refused = |error| Some(WriteError::Command(error));
+    let mut settings = options();
+    settings.checkpoints.requests = 500;
+    let again = settings.clone();
+    let hash = Rc::new(RefCell::new(None));
+    let slot = hash.clone();
+    let mut machine = Machine::new();
+    machine.live(|world, lines| async move {
+        let node = open(&world, &settings, &lines).await;
+        let empty = node.hash_kv(0).await.expect("hashed");
+        assert_eq!((empty.revision, empty.compact_revision), (1, -1));
+        fill(&node, 4).await;
+        for number in 0..KEYS / 4 {
+            delete(&node, number).await;
+        }
+        let before = node.hash_kv(0).await.expect("hashed");
+        assert_eq!(before.revision, node.applied().revision);
+        let earlier = node.hash_kv(before.revision - 1).await.expect("hashed");
+        assert_ne!(earlier.hash, before.hash);
+        // Of what stays readable the hash is the same before and after the pass.
+        let middle = before.revision - 300;
+        let command = Command::Compact { revision: middle };
+        let compacted = execute(&node, Operation::Write(command)).await;
+        compacted.expect("compacted");
+        let at_once = node.hash_kv(before.revision).await.expect("hashed");
+        node.compacted().await.expect("the pass ends");
+        assert_eq!(count(&lines, "compaction ends"), 1);
+        let later = node.hash_kv(before.revision).await.expect("hashed");
+        assert_eq!(at_once.hash, later.hash);
+        assert_eq!(later.compact_revision, middle);
+        world.sleep(Duration::from_secs(10)).await;
+        let emptied = node.hash_kv(before.revision).await.expect("hashed");
+        assert_eq!(emptied.hash, later.hash);
+        assert!(node.hash_kv(middle).await.is_ok());
+        let error = node.hash_kv(middle - 1).await.err();
+        assert_eq!(error, refused(CommandError::Compacted));
+        let error = node.hash_kv(before.revision + 1).await.err();
+        assert_eq!(error, refused(CommandError::FutureRevision));
+        *slot.borrow_mut() = Some(later);
+    });
+    machine.live(|world, lines| async move {
+        let node = open(&world, &again, &lines).await;
+        let before = hash.borrow().expect("hashed");
+        let found = node.hash_kv(before.revision).await.expect("hashed");
+        assert_eq!(found.hash, before.hash);
+        assert_eq!(found.compact_revision, before.compact_revision);
+    });
+}
+
+#[test]
+fn automatic_compactions_by_age_and_by_number() {
+    let mut settings = options();
+    settings.auto_compaction = Some(AutoCompaction::Periodic(Duration::from_secs(100)));
+    Machine::new().live(|world, lines| async move {
+        let node = open(&world, &settings, &lines).await;
+        // Revision n is made shortly before second n.
+        for number in 0..99 {
+            put(&node, number, 0).await.expect("written");
+            world.sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(node.compact_revision(), -1);
+        for number in 0..100 {
+            put(&node, number, 1).await.expect("written");
+            world.sleep(Duration::from_secs(1)).await;
+        }
+        // Noted within the first interval's tenth.
+        let first = node.compact_revision();
+        assert!((1..=12).contains(&first), "{first}");
+        world.sleep(Duration::from_secs(30)).await;
+        let second = node.compact_revision();
+        assert!((first + 80..=first + 120).contains(&second), "{second}");
+        // Without further changes the rest follows, once.
+        world.sleep(Duration::from_secs(400)).await;
+        assert_eq!(node.compact_revision(), node.applied().revision);
+        let done = count(&lines, "auto compaction is done");
+        world.sleep(Duration::from_secs(400)).await;
+        assert_eq!(count(&lines, "auto compaction is done"), done);
+    });
+    let mut settings = options();
+    settings.auto_compaction = Some(AutoCompaction::Revision(50));
+    Machine::new().live(|world, lines| async move {
+        let node = open(&world, &settings, &lines).await;
+        fill(&node, 1).await;
+        world.sleep(Duration::from_secs(280)).await;
+        assert_eq!(node.compact_revision(), -1);
+        world.sleep(Duration::from_secs(30)).await;
+        assert_eq!(node.compact_revision(), node.applied().revision - 50);
+        assert_eq!(count(&lines, "auto compaction is done"), 1);
     });
 }

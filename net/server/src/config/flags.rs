@@ -92,7 +92,7 @@ const CLUSTER: &str = "clusters of several members are not supported yet";
 const TRACING: &str = "distributed tracing is not supported yet";
 const BBOLT: &str = "there is no bbolt backend to tune";
 const CORRUPTION: &str = "corruption checks between members are not supported yet";
-const COMPACTION: &str = "automatic and physical compaction are not supported yet";
+const COMPACTION: &str = "compaction paces itself by what the core has to do";
 const LOGGING: &str = "only JSON lines on standard error or standard output are supported yet";
 const HTTP: &str = "not supported yet";
 
@@ -106,8 +106,18 @@ pub const FLAGS: &[Flag] = &[
     ),
     later("auth-token", Kind::Text, "simple", AUTH),
     later("auth-token-ttl", Kind::Integer, "300", AUTH),
-    later("auto-compaction-mode", Kind::Text, "periodic", COMPACTION),
-    later("auto-compaction-retention", Kind::Text, "0", COMPACTION),
+    works(
+        "auto-compaction-mode",
+        Kind::Text,
+        "periodic",
+        "what the retention counts: periodic (time) or revision",
+    ),
+    works(
+        "auto-compaction-retention",
+        Kind::Text,
+        "0",
+        "history that automatic compaction keeps: a duration, hours or revisions; 0 is off",
+    ),
     later("auto-tls", Kind::Bool, "false", TLS),
     later("backend-batch-interval", Kind::Duration, "0", BBOLT),
     later("backend-batch-limit", Kind::Integer, "0", BBOLT),

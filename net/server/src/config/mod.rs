@@ -3,6 +3,7 @@
 //! Grammar as Go's flag package: one or two dashes, `=` or a separate argument, booleans without
 //! one. A flag and its variable at the same time are refused, as etcd does.
 
+pub mod compaction;
 pub mod duration;
 pub mod flags;
 pub mod url;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use compaction::AutoCompaction;
 use flags::{FLAGS, Flag, Kind, Support};
 use url::Url;
 
@@ -77,6 +79,8 @@ pub struct Config {
     pub initial_cluster_existing: bool,
     /// Size at which NOSPACE is raised; `None` is off.
     pub quota_bytes: Option<u64>,
+    /// What is compacted without being asked.
+    pub auto_compaction: Option<AutoCompaction>,
     /// Largest request, bytes.
     pub max_request_bytes: usize,
     /// Most operations in a transaction.
@@ -384,6 +388,7 @@ impl Values {
                 0 => Some(QUOTA_BYTES_DEFAULT),
                 quota => u64::try_from(quota).ok(),
             },
+            auto_compaction: self.auto_compaction(),
             max_request_bytes: self.integer("max-request-bytes", 1..=REQUEST_BYTES_LIMIT as i64)
                 as usize,
             max_txn_ops: self.integer("max-txn-ops", 1..=65_536) as usize,
@@ -483,6 +488,15 @@ impl Values {
                 "--election-timeout[{election}ms] is too long, and should be set less than 50000ms"
             ));
         }
+    }
+
+    fn auto_compaction(&mut self) -> Option<AutoCompaction> {
+        let mode = self.text("auto-compaction-mode");
+        let retention = self.text("auto-compaction-retention");
+        compaction::parse(&mode, &retention).unwrap_or_else(|error| {
+            self.errors.push(error);
+            None
+        })
     }
 
     fn progress_interval(&mut self) -> Duration {

@@ -54,6 +54,20 @@ fn go_grammar() {
 }
 
 #[test]
+fn automatic_compaction() {
+    let config = serve("", &[]).unwrap();
+    assert_eq!(config.auto_compaction, None);
+    let config = serve("--auto-compaction-retention 5m", &[]).unwrap();
+    let period = Duration::from_secs(300);
+    let expected = Some(AutoCompaction::Periodic(period));
+    assert_eq!(config.auto_compaction, expected);
+    let environment = [("ETCD_AUTO_COMPACTION_MODE", "revision")];
+    let config = serve("--auto-compaction-retention=1000", &environment).unwrap();
+    let expected = Some(AutoCompaction::Revision(1000));
+    assert_eq!(config.auto_compaction, expected);
+}
+
+#[test]
 fn the_command_line_of_kubernetes_tests() {
     let config = serve(
         "--data-dir /d --listen-client-urls unix:///d/etcd.sock --advertise-client-urls \
@@ -101,6 +115,8 @@ fn refused_by_name() {
     );
     refused("--watch-progress-notify-interval 1ms", "below");
     refused("--auto-tls", "TLS");
+    refused("--auto-compaction-mode hourly", "auto-compaction-mode");
+    refused("--auto-compaction-retention 1x", "unit");
     refused("--io-driver x", "not one of auto, io_uring, fallback");
 }
 

@@ -3,7 +3,9 @@
 //! The handle is what the services of the edge and the simulator call. The only way in for a
 //! client's request is [`Node::execute`], which takes nothing but an [`Authorized`] operation.
 
+mod auto_compaction;
 mod checkpoints;
+mod hash;
 mod leases;
 mod members;
 mod open;
@@ -14,6 +16,7 @@ mod upkeep;
 mod watches;
 
 pub use checkpoints::{CheckpointOptions, CheckpointStatus};
+pub use hash::StoreHash;
 pub use leases::LeaseStatus;
 pub use members::Member;
 pub(crate) use open::run_opening;
@@ -378,6 +381,9 @@ impl Node {
             Class::Background,
             |node| async move { node.run_upkeep().await },
         );
+        self.spawn(Class::Background, |node| async move {
+            node.run_auto_compaction().await
+        });
         self.0.work.raise();
     }
 

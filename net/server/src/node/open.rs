@@ -23,6 +23,7 @@ use super::space::Space;
 use super::upkeep::Upkeep;
 use super::watches::Watches;
 use super::{Inner, Node, State};
+use crate::config::AutoCompaction;
 use crate::disk::Disk;
 use crate::identity::Identity;
 use crate::local::{Changed, Flag};
@@ -66,6 +67,8 @@ pub struct NodeOptions {
     pub store: StoreSizes,
     /// When checkpoints are made.
     pub checkpoints: CheckpointOptions,
+    /// What is compacted without being asked.
+    pub auto_compaction: Option<AutoCompaction>,
     /// Declares pages and values missing, in tests.
     pub missing: Option<MissingHook>,
     /// Longest artificial load, in tests.
@@ -91,6 +94,7 @@ impl NodeOptions {
             log: wal::Config::default(),
             store: StoreSizes::default(),
             checkpoints: CheckpointOptions::default(),
+            auto_compaction: None,
             missing: None,
             load_delay_max: Duration::ZERO,
         }

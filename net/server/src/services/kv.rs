@@ -4,10 +4,12 @@ use bytes::Bytes;
 use engine::command::{Operation, Range, Reply};
 use engine::key::{End, KeyRange};
 use grpc::mapping::reply::{RangeEnd, encode_range_chunk};
+use grpc::mapping::request::decode;
 use grpc::mapping::{encode_reply, operation};
+use grpc::proto::etcdserverpb::CompactionRequest;
 use grpc::{CallContext, Method, RequestStream, ResponseSink, Status};
 
-use super::{EtcdService, wire_header};
+use super::{EtcdService, wire_header, write_status};
 
 /// Keys in the first chunk of a streamed range.
 const STREAM_KEYS_FIRST: i64 = 10;
@@ -25,6 +27,21 @@ impl EtcdService {
         let operation = operation(method, message, &self.limits)?;
         let answer = self.execute(context, operation).await?;
         Ok(encode_reply(&wire_header(answer.header), &answer.reply))
+    }
+
+    /// A compaction; a physical one is answered when this member has dropped what it makes unreadable.
+    pub(super) async fn compact(
+        &self,
+        context: &CallContext,
+        message: Bytes,
+    ) -> Result<Bytes, Status> {
+        let request: CompactionRequest = decode(message.clone())?;
+        let answer = self.store_operation(context, Method::Compact, message);
+        let answer = answer.await?;
+        if request.physical {
+            self.node.compacted().await.map_err(write_status)?;
+        }
+        Ok(answer)
     }
 
     /// A range in chunks at one revision. Chunks aim at half a message: their key count doubles

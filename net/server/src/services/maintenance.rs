@@ -1,4 +1,4 @@
-//! Status, Alarm and the gRPC health service.
+//! Status, Alarm, Hash, HashKV and the gRPC health service.
 
 use bytes::Bytes;
 use engine::command::{AlarmKind, Operation, Reply};
@@ -7,7 +7,9 @@ use grpc::mapping::request::decode;
 use grpc::proto::{etcdserverpb as pb, health};
 use grpc::{CallContext, Code, RequestStream, ResponseSink, Status};
 
-use super::{CLUSTER_VERSION, ETCD_VERSION, EtcdService, encoded, proto_header, wire_header};
+use super::{
+    CLUSTER_VERSION, ETCD_VERSION, EtcdService, encoded, proto_header, wire_header, write_status,
+};
 
 /// Version of the storage format that etcd reports with this release.
 pub(super) const STORAGE_VERSION: &str = "3.7.0";
@@ -73,6 +75,29 @@ impl EtcdService {
         Ok(encoded(&pb::AlarmResponse {
             header: proto_header(header),
             alarms: alarms.collect(),
+        }))
+    }
+
+    /// The hash of this member's keys. The number is ringd's own, equal on all of its members.
+    pub(super) async fn hash_kv(&self, message: Bytes) -> Result<Bytes, Status> {
+        let request: pb::HashKvRequest = decode(message)?;
+        let found = self.node.hash_kv(request.revision).await;
+        let found = found.map_err(write_status)?;
+        Ok(encoded(&pb::HashKvResponse {
+            header: proto_header(wire_header(found.header)),
+            hash: found.hash,
+            compact_revision: found.compact_revision,
+            hash_revision: found.revision,
+        }))
+    }
+
+    /// The same sum at the newest revision: there is no backend file to hash.
+    pub(super) async fn hash(&self, message: Bytes) -> Result<Bytes, Status> {
+        let _request: pb::HashRequest = decode(message)?;
+        let found = self.node.hash_kv(0).await.map_err(write_status)?;
+        Ok(encoded(&pb::HashResponse {
+            header: proto_header(wire_header(found.header)),
+            hash: found.hash,
         }))
     }
 

@@ -135,15 +135,18 @@ impl Service for EtcdService {
     ) -> Result<Bytes, Status> {
         self.check_leader(&context)?;
         match method {
-            Method::Range | Method::Put | Method::DeleteRange | Method::Txn | Method::Compact => {
+            Method::Range | Method::Put | Method::DeleteRange | Method::Txn => {
                 self.store_operation(&context, method, message).await
             }
+            Method::Compact => self.compact(&context, message).await,
             Method::LeaseGrant => self.lease_grant(&context, message).await,
             Method::LeaseRevoke => self.store_operation(&context, method, message).await,
             Method::LeaseTimeToLive => self.lease_time_to_live(message).await,
             Method::LeaseLeases => self.lease_leases(message),
             Method::MemberList => self.member_list(message),
             Method::Status => self.status(message),
+            Method::HashKv => self.hash_kv(message).await,
+            Method::Hash => self.hash(message).await,
             Method::Alarm => self.alarm(&context, message).await,
             Method::HealthCheck => self.health_check(message),
             Method::HealthList => self.health_list(message),
