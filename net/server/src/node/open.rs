@@ -125,7 +125,7 @@ pub struct StoreSizes {
 
 impl StoreSizes {
     const PAGE_CACHE_BYTES_MIN: u64 = 64 << 20;
-    const TAIL_BYTES_MAX: u64 = 32 << 20;
+    const TAIL_BYTES_MAX: u64 = 24 << 20;
     const VALUE_CACHE_BYTES_MIN: u64 = 32 << 20;
 
     /// For a process that may use so much memory: a quarter for pages, an eighth for values.
