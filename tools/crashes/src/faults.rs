@@ -126,7 +126,7 @@ enum Damaging {
 }
 
 /// Damages every 64 bytes of every file, in `of` parts of which this is `part`: flipped, zeroed, and each block
-/// swapped with another one.
+/// swapped with another one of any file.
 ///
 /// # Errors
 /// The first silent difference, error without place or key that is lost without need.
@@ -134,20 +134,18 @@ pub fn sweep(image: &SweepImage, part: u64, of: u64) -> Checked<FaultCounts> {
     let mut counts = FaultCounts::default();
     let mut number = 0;
     let mut random = Random::new(part);
-    for (file, length) in image.files() {
+    let files = image.files();
+    for &(file, length) in &files {
         for offset in (0..length).step_by(STEP as usize) {
             number += 1;
             if number % of != part {
                 continue;
             }
             for damaging in [Damaging::Flipped, Damaging::Zeroed, Damaging::Swapped] {
-                let disk = damaged(
-                    &image.world.disk,
-                    (file, length),
-                    offset,
-                    damaging,
-                    &mut random,
-                );
+                // The other block may be of any file, so also of another shard.
+                let (other, blocks) = files[random.index(files.len())];
+                let other = (other, random.below(blocks / BLOCK_BYTES) * BLOCK_BYTES);
+                let disk = damaged(&image.world.disk, (file, offset), damaging, other);
                 let Some(disk) = disk else {
                     continue;
                 };
@@ -164,13 +162,12 @@ pub fn sweep(image: &SweepImage, part: u64, of: u64) -> Checked<FaultCounts> {
     Ok(counts)
 }
 
-/// The disk with one damage; `None` if it changes nothing.
+/// The disk with one damage; `None` if it changes nothing. A swap is with the block `other`.
 fn damaged(
     disk: &SimDisk,
-    (file, length): (FileName, u64),
-    offset: u64,
+    (file, offset): (FileName, u64),
     damaging: Damaging,
-    random: &mut Random,
+    (other_file, other): (FileName, u64),
 ) -> Option<SimDisk> {
     let block = offset / BLOCK_BYTES * BLOCK_BYTES;
     let start = (offset - block) as usize;
@@ -183,9 +180,8 @@ fn damaged(
             .for_each(|byte| *byte = !*byte),
         Damaging::Zeroed => new[start..start + STEP as usize].fill(0),
         Damaging::Swapped if start == 0 => {
-            let other = random.below(length / BLOCK_BYTES) * BLOCK_BYTES;
-            new = disk.bytes(file, other, BLOCK_BYTES);
-            damaged.overwrite(file, other, old.clone());
+            new = disk.bytes(other_file, other, BLOCK_BYTES);
+            damaged.overwrite(other_file, other, old.clone());
         }
         Damaging::Swapped => return None,
     }

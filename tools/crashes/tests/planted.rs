@@ -90,6 +90,17 @@ of_the_composition! {
     the_index_of_the_publication_is_found IndexOfPublication life(300) [ImageIsItsIndex],
 }
 
+/// The control: the same searches find nothing where nothing is broken.
+#[test]
+fn without_a_bug_nothing_is_found() {
+    for seed in 1..=budget(25) {
+        for attempt in [life, follow, cut, lost] {
+            let found = attempt(seed, Slip::None);
+            found.unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
+        }
+    }
+}
+
 #[test]
 fn a_log_recycled_early_is_found() {
     wal::testing::with_planted(Some(wal::testing::Bug::EarlyRecycling), || {
