@@ -331,6 +331,14 @@ fn the_hash_stays_through_compactions_and_restarts() {
         let node = open(&world, &settings, &lines).await;
         let empty = node.hash_kv(0).await.expect("hashed");
         assert_eq!((empty.revision, empty.compact_revision), (1, -1));
+        // A compaction that has nothing to do ends too.
+        let command = Command::Compact { revision: 0 };
+        let compacted = execute(&node, Operation::Write(command)).await;
+        compacted.expect("passes once");
+        let wait = world
+            .timeout(Duration::from_secs(5), node.compacted())
+            .await;
+        assert_eq!(wait.expect("in time"), Ok(()));
         fill(&node, 4).await;
         for number in 0..KEYS / 4 {
             delete(&node, number).await;
@@ -346,7 +354,7 @@ fn the_hash_stays_through_compactions_and_restarts() {
         compacted.expect("compacted");
         let at_once = node.hash_kv(before.revision).await.expect("hashed");
         node.compacted().await.expect("the pass ends");
-        assert_eq!(count(&lines, "compaction ends"), 1);
+        assert!(count(&lines, "compaction ends") >= 1);
         let later = node.hash_kv(before.revision).await.expect("hashed");
         assert_eq!(at_once.hash, later.hash);
         assert_eq!(later.compact_revision, middle);

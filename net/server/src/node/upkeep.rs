@@ -33,6 +33,8 @@ pub(super) struct Upkeep {
     /// Dead bytes that stay whatever checkpoints come.
     residue_bytes: Cell<u64>,
     last_freeze: Cell<Option<Timestamp>>,
+    /// Somebody waits for the end of all passes.
+    awaited: Cell<bool>,
     /// Requests when it was last looked.
     requests_seen: Cell<u64>,
 }
@@ -138,9 +140,11 @@ impl Node {
                 let seconds = now.since(since).as_secs_f64();
                 let fields = [("seconds", seconds.into())];
                 self.0.logger.info("compaction ends", &fields);
-                self.0.changed.notify();
             }
             _ => {}
+        }
+        if self.0.shards.passes_are_done() && upkeep.awaited.replace(false) {
+            self.0.changed.notify();
         }
         let all_idle = round.idle == self.0.shards.count();
         match upkeep.collecting_since.get() {
@@ -213,7 +217,14 @@ impl Node {
     /// # Errors
     /// `Stopped` when the node ends before.
     pub async fn compacted(&self) -> Result<(), WriteError> {
-        let settled = || self.0.shards.passes_are_done() || self.0.state.get() > State::Serving;
+        let settled = || {
+            let done = self.0.shards.passes_are_done();
+            if !done {
+                self.0.upkeep.awaited.set(true);
+                self.0.shards.wake_upkeep();
+            }
+            done || self.0.state.get() > State::Serving
+        };
         self.0.changed.until(settled).await;
         match self.0.shards.passes_are_done() {
             true => Ok(()),
