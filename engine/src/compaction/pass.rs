@@ -113,11 +113,16 @@ impl Pass {
                 return Step::Ready(());
             }
         }
+        self.leave_batch();
+        Step::Ready(())
+    }
+
+    /// The batch is done: the walk goes on behind its events.
+    fn leave_batch(&mut self) {
         self.next = self.behind;
         if self.next.main > self.target {
             self.finish();
         }
-        Step::Ready(())
     }
 
     fn finish(&mut self) {
@@ -180,8 +185,8 @@ impl Pass {
             if self.next.main > self.target {
                 self.finish();
             }
-        } else {
-            self.batch.pop_front();
+        } else if self.batch.pop_front().is_some() && self.batch.is_empty() {
+            self.leave_batch();
         }
     }
 }

@@ -105,9 +105,13 @@ impl Cache {
     }
 
     /// Takes in `bytes` that nobody has asked for: they are the first to go.
+    ///
+    /// What would take more than a small part of the cache is not worth what has to go for it.
     pub(super) fn insert_unused(&mut self, place: Place, bytes: Bytes) {
         let memory = bytes.len() as u64;
-        self.take_in(place, bytes, memory, 0);
+        if memory + ENTRY_BYTES <= self.bytes_max / 8 {
+            self.take_in(place, bytes, memory, 0);
+        }
     }
 
     fn take_in(&mut self, place: Place, bytes: Bytes, memory: u64, uses: u8) {

@@ -52,6 +52,12 @@ impl EventLog {
         self.settled.sums().0
     }
 
+    /// Whether more of the history waits to be written than the tail is meant to hold twice.
+    pub(crate) fn is_behind(&self) -> bool {
+        let least = PIECES_BEHIND_MAX * u64::from(self.piece_bytes);
+        self.history.unwritten_bytes() > least.max(2 * self.history.tail_bytes_max)
+    }
+
     /// Whether copies were made faster than the disk takes them.
     pub(crate) fn is_settling_behind(&self) -> bool {
         self.settled.unwritten_bytes() > PIECES_BEHIND_MAX * u64::from(self.piece_bytes)

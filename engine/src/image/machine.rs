@@ -21,6 +21,10 @@ use crate::tree::{Pages, RUN_BLOCKS_MAX};
 
 /// Most writes that a shard has in flight.
 const WRITES_IN_FLIGHT_MAX: usize = 8;
+/// How many of them may be the image's pages.
+const PAGE_WRITES_IN_FLIGHT_MAX: usize = 4;
+/// Files that are removed at once: each may take the file system a while.
+const DELETIONS_IN_FLIGHT_MAX: usize = 2;
 /// Length of a new page file.
 const PAGE_FILE_BYTES: u64 = 64 << 10;
 /// Most bytes of one write.
@@ -109,7 +113,7 @@ pub(crate) struct Image {
     /// Nothing is emitted until there may be space.
     waits_for_space: bool,
     /// Files of the older image that no image needs any more.
-    deletions: Vec<FileName>,
+    deletions: VecDeque<FileName>,
     events: VecDeque<ShardEvent>,
     failed: bool,
 }
@@ -136,7 +140,7 @@ impl Image {
             jobs: BTreeMap::new(),
             starved: VecDeque::new(),
             waits_for_space: false,
-            deletions: Vec::new(),
+            deletions: VecDeque::new(),
             events: VecDeque::new(),
             failed: false,
         }
@@ -196,8 +200,13 @@ impl Image {
             return;
         }
         // Deletions make room, so they do not wait for it.
-        for file in std::mem::take(&mut self.deletions) {
+        let deleting = |job: &&Job| matches!(job.work, Work::Delete);
+        let mut deletions = self.jobs.values().filter(deleting).count();
+        while deletions < DELETIONS_IN_FLIGHT_MAX
+            && let Some(file) = self.deletions.pop_front()
+        {
             self.emit(Work::Delete, IoOperation::Delete { file }, out);
+            deletions += 1;
         }
         if self.waits_for_space {
             return;
@@ -274,7 +283,9 @@ impl Image {
     }
 
     fn poll_flush(&mut self, pages: &mut Pages, log: &EventLog, out: &mut Vec<IoRequest>) {
+        // The other slots are the event log's: its tail grows while its pieces wait.
         if self.slots(log) > 0
+            && self.jobs.len() < PAGE_WRITES_IN_FLIGHT_MAX
             && let Some(run) = pages.next_run()
         {
             let write = IoOperation::Write {

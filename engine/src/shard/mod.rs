@@ -251,6 +251,11 @@ impl Shard {
         self.store.dirty()
     }
 
+    /// Whether changes outrun the disk; more of them should wait until requests complete.
+    pub fn is_behind(&self) -> bool {
+        self.store.is_behind()
+    }
+
     /// Asserts every invariant of what is in memory.
     pub fn check(&self) {
         self.store.check();

@@ -39,6 +39,9 @@ use crate::tree::{Pages, Place, Tree};
 use interrupted::Interrupted;
 pub(crate) use write::write_cell;
 
+/// Changed pages below this never make changes wait, however small the cache.
+const BEHIND_BYTES_MIN: u64 = 1 << 20;
+
 /// One shard's tree, event log and lease tree. Owned by the core that the shard lives on.
 ///
 /// Invariants, asserted by [`Store::check`]:
@@ -171,6 +174,16 @@ impl Store {
             dirty_bytes: (self.pages.unwritten() * PAGE_BYTES) as u64,
             cache_bytes: self.pages.cache_bytes(),
         }
+    }
+
+    /// Whether changes outrun the disk: what only it can free takes more than is meant for it. More
+    /// changes should wait until requests complete.
+    pub fn is_behind(&self) -> bool {
+        let Dirty {
+            dirty_bytes,
+            cache_bytes,
+        } = self.dirty();
+        dirty_bytes > (cache_bytes / 4 * 3).max(BEHIND_BYTES_MIN) || self.log.is_behind()
     }
 
     /// Fixes the image of checkpoint `id`: all that was changed up to here. [`Store::poll`] writes it.

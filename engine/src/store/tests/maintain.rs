@@ -349,6 +349,26 @@ fn damaged_events_stay_and_nothing_else_is_disturbed() {
     assert!(damages[0].starts_with(&place), "{damages:?}");
 }
 
+#[test]
+fn a_pass_ends_behind_a_leaf_that_cannot_be_read() {
+    let mut life = Life::new(8);
+    life.put("key", b"one");
+    life.put("key", b"two");
+    life.checkpoint();
+    life.host.reopen();
+    let file = FileName::Pages { shard: 0 };
+    let files = life.host.disk.file_list();
+    let (_, length) = files
+        .iter()
+        .find(|(found, _)| *found == file)
+        .expect("pages");
+    let blocks = length / BLOCK_BYTES as u64;
+    // The manifest was read already; whatever page the pass needs is damaged.
+    (0..blocks).for_each(|block| damage(&mut life, file, block * BLOCK_BYTES as u64));
+    life.host.store.compact(life.main);
+    assert_eq!(maintain_damaged(&mut life), 1, "it is met once");
+}
+
 /// A round over the whole disk.
 fn scrub(life: &mut Life) -> Vec<String> {
     let mut damages = Vec::new();
