@@ -257,7 +257,7 @@ impl Node {
         let seconds = ("seconds", took.as_secs_f64().into());
         let fields = [id, index, pages, bytes, seconds];
         self.0.logger.info("checkpoint ends", &fields);
-        self.note_reclaimed();
+        self.0.shards.wake_upkeep();
         self.0.changed.notify();
     }
 

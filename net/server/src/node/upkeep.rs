@@ -30,8 +30,6 @@ pub(super) struct Upkeep {
     collecting_since: Cell<Option<Timestamp>>,
     /// A collection has ended after the last freeze.
     collected: Cell<bool>,
-    /// Dead bytes that stay whatever checkpoints come.
-    residue_bytes: Cell<u64>,
     last_freeze: Cell<Option<Timestamp>>,
     /// Somebody waits for the end of all passes.
     awaited: Cell<bool>,
@@ -186,30 +184,14 @@ impl Node {
             true => 1,
             false => self.0.options.checkpoints.reclaim_bytes,
         };
-        let residue = upkeep.residue_bytes.get();
-        let freed = dead_bytes(self.0.shards.sizes()).saturating_sub(residue);
+        // Of these only the emptied segments go; an emptied one is large, or the store is small.
+        let freed = dead_bytes(self.0.shards.sizes());
         let collecting = upkeep.collecting_since.get().is_some();
         if upkeep.collected.get() && freed >= worth
             || collecting && freed >= worth.saturating_mul(RECLAIM_MEANWHILE)
         {
             self.begin_checkpoint_for_space();
         }
-    }
-
-    /// A checkpoint was published: what it freed has gone.
-    pub(super) fn note_reclaimed(&self) {
-        let upkeep = &self.0.upkeep;
-        let dead = dead_bytes(self.0.shards.sizes());
-        let settled = self.0.shards.passes_are_done()
-            && upkeep.collecting_since.get().is_none()
-            && !upkeep.collected.get();
-        // What was freed meanwhile is still to go.
-        let residue = match settled {
-            true => dead,
-            false => dead.min(upkeep.residue_bytes.get()),
-        };
-        upkeep.residue_bytes.set(residue);
-        self.0.shards.wake_upkeep();
     }
 
     /// Waits until the passes of all compactions so far are through.
