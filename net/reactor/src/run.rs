@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::driver::Driver;
 use crate::executor::PanicPolicy;
 use crate::fallback::Fallback;
-use crate::kernel::memory::disable_huge_pages;
+use crate::kernel::memory::{disable_huge_pages, raise_descriptor_limit};
 use crate::kernel::pin::pin_thread;
 use crate::uring::Uring;
 use crate::world::World;
@@ -67,6 +67,7 @@ where
     if !options.huge_pages {
         disable_huge_pages()?;
     }
+    raise_descriptor_limit()?;
     let world = World::new(open_driver(options)?, options.panics);
     let stop = StopOnDrop(world.clone());
     let result = world.block_on(main(world.clone()));

@@ -138,7 +138,7 @@ fn node_options(config: &Config, identity: Identity) -> NodeOptions {
         store: StoreSizes::for_memory(config.memory_bytes),
         checkpoints: CheckpointOptions {
             stop_dirty_bytes_max: STOP_CHECKPOINT_BYTES_MAX,
-            ..CheckpointOptions::default()
+            ..CheckpointOptions::for_memory(config.memory_bytes)
         },
         ..NodeOptions::new(config.data_dir.clone(), identity)
     }

@@ -30,6 +30,12 @@ const STOP_WAIT: Duration = Duration::from_millis(500);
 
 const _: () = assert!(SECTION_BYTES_MAX <= wal::superblock::SECTION_BYTES_MAX);
 
+/// Changes wait at 75 %: only a checkpoint lets them go on.
+const DIRTY_PERCENT_MAX: u64 = 60;
+
+/// However little memory there is, checkpoints are at least this many bytes of entries apart.
+const LOG_BYTES_MIN: u64 = 32 << 20;
+
 /// When a checkpoint begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckpointOptions {
@@ -61,11 +67,22 @@ impl Default for CheckpointOptions {
 }
 
 impl CheckpointOptions {
+    /// For a process that may use so much memory: a start holds the log since the last checkpoint.
+    pub fn for_memory(memory_bytes: u64) -> CheckpointOptions {
+        let options = CheckpointOptions::default();
+        let log_bytes = (memory_bytes / 8).clamp(LOG_BYTES_MIN, options.log_bytes);
+        CheckpointOptions {
+            log_bytes,
+            ..options
+        }
+    }
+
     /// Whether so much has gathered since the last checkpoint that another one is worth its writes.
     fn is_due(&self, since: Volume, dirty: Dirty) -> bool {
         since.requests >= self.requests
             || since.bytes >= self.log_bytes
-            || dirty.dirty_bytes * 100 > dirty.cache_bytes * self.dirty_percent
+            || dirty.dirty_bytes * 100
+                > dirty.cache_bytes * self.dirty_percent.min(DIRTY_PERCENT_MAX)
     }
 }
 
@@ -157,7 +174,11 @@ impl Node {
         }
         let since = self.volume_since_checkpoint();
         let options = &self.0.options.checkpoints;
-        if since.requests > 0 && options.is_due(since, self.0.shards.dirty()) {
+        let dirty = self.0.shards.dirty();
+        if options.is_due(Volume::default(), dirty) {
+            // Upkeep changes pages too, on a member that takes no requests.
+            self.begin_checkpoint_at_any_index();
+        } else if since.requests > 0 && options.is_due(since, dirty) {
             self.begin_checkpoint();
         }
     }

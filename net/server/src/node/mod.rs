@@ -408,9 +408,14 @@ impl Node {
                 let effects = sequencer.turn(self.0.world.now().nanos());
                 (effects, sequencer.next_deadline())
             };
+            let goes_on = effects.goes_on;
             self.take_effects(effects);
             if matches!(self.0.state.get(), State::Stopped | State::Failed) {
                 return;
+            }
+            if goes_on {
+                self.0.world.yield_now().await;
+                continue;
             }
             wait_for(&self.0.world, &self.0.work, deadline).await;
         }

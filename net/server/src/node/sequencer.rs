@@ -35,6 +35,11 @@ pub(super) const WAITING_BYTES_MAX: usize = 64 << 20;
 /// Most requests that wait for an answer; more are refused.
 pub(super) const WAITING_REQUESTS_MAX: usize = 256 << 10;
 
+/// Most bytes of committed entries that one turn gives to the coordinator: other tasks run in between.
+const COMMITTED_BYTES_PER_TURN: u64 = 4 << 20;
+/// Most entries that the coordinator has and is not through with.
+const ENTRIES_APPLYING_MAX: usize = 64;
+
 /// What became of a write.
 pub struct WriteOutcome {
     /// Store revision for the answer's header.
@@ -98,6 +103,8 @@ pub(super) struct TurnEffects {
     pub role_changed: bool,
     /// The disk had no room for another log segment.
     pub disk_full: bool,
+    /// More is committed than one turn may apply.
+    pub goes_on: bool,
     /// The state machine needs bytes that are damaged: it cannot go on.
     pub damaged: Option<Damage>,
     /// What happened to a checkpoint, in order.
@@ -138,6 +145,8 @@ pub(super) struct Sequencer {
     flights: VecDeque<Flight>,
     /// Entries in the log that the coordinator has not been given yet, by ascending index.
     uncommitted: VecDeque<wal::Entry>,
+    /// Given to the coordinator up to here, committed up to the next.
+    given: u64,
     committed: u64,
     durable: u64,
     last_request_id: u64,
@@ -213,6 +222,7 @@ impl Sequencer {
             waiting_requests: 0,
             flights: VecDeque::new(),
             uncommitted: parts.entries.into(),
+            given: committed,
             committed,
             durable,
             last_request_id: parts.first_request_id,
@@ -265,11 +275,13 @@ impl Sequencer {
     /// Runs the pipeline until nothing moves.
     pub(super) fn turn(&mut self, now_nanos: u64) -> TurnEffects {
         let mut effects = TurnEffects::default();
+        let mut room = COMMITTED_BYTES_PER_TURN;
         loop {
             let mut moved = self.take_completions(now_nanos);
             moved |= self.take_log_events(&mut effects);
             moved |= self.propose(now_nanos);
             moved |= self.take_actions(&mut effects);
+            moved |= self.give_committed(&mut room);
             moved |= self.run_coordinator(&mut effects);
             self.wal.poll(now_nanos, &mut self.requests);
             if !self.requests.is_empty() {
@@ -277,6 +289,7 @@ impl Sequencer {
                 moved = true;
             }
             if !moved {
+                effects.goes_on = room == 0 && self.given < self.committed;
                 return effects;
             }
         }
@@ -356,7 +369,7 @@ impl Sequencer {
     fn propose(&mut self, now_nanos: u64) -> bool {
         let mut moved = false;
         while !self.poisoned {
-            if !self.may_propose() {
+            if !self.may_propose() || self.shards.hold_back() {
                 break;
             }
             if self.closed.is_empty() {
@@ -487,21 +500,30 @@ impl Sequencer {
         self.step(Input::Durable { index, term });
     }
 
-    /// Gives committed entries to the coordinator, in order.
     fn commit(&mut self, index: LogIndex) {
-        while self.committed < index.0 {
+        self.committed = self.committed.max(index.0);
+        self.wal.set_commit_hint(wal::Index(index.0));
+    }
+
+    /// Gives committed entries to the coordinator, in order, while it and the disk keep up and `room` bytes
+    /// are not used up.
+    fn give_committed(&mut self, room: &mut u64) -> bool {
+        let mut moved = false;
+        while self.given < self.committed
+            && *room > 0
+            && self.coordinator.waiting() < ENTRIES_APPLYING_MAX
+            && !self.shards.hold_back()
+        {
+            moved = true;
             let Some(entry) = self.uncommitted.pop_front() else {
                 panic!(
                     "entry {} is committed but its payload is not here",
-                    self.committed + 1
+                    self.given + 1
                 );
             };
-            assert_eq!(
-                entry.index.0,
-                self.committed + 1,
-                "payloads are in index order"
-            );
-            self.committed = entry.index.0;
+            assert_eq!(entry.index.0, self.given + 1, "payloads are in index order");
+            self.given = entry.index.0;
+            *room = room.saturating_sub(entry.data.len() as u64 + 1);
             self.volume.bytes += entry.data.len() as u64;
             // A change of membership means nothing to the state machine.
             let normal = entry.kind == EntryKind::Normal.to_byte();
@@ -510,7 +532,7 @@ impl Sequencer {
                 panic!("entry {} cannot be applied: {error}", entry.index.0);
             }
         }
-        self.wal.set_commit_hint(wal::Index(index.0));
+        moved
     }
 
     fn run_coordinator(&mut self, effects: &mut TurnEffects) -> bool {

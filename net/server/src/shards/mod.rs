@@ -99,6 +99,8 @@ pub struct Shards {
     replies: RefCell<VecDeque<(u16, ShardReply)>>,
     /// Raised when a reply to the coordinator waits and nobody is there to take it at once.
     replied: Rc<Flag>,
+    /// The pipeline waits for completions before it changes more.
+    held_back: Cell<bool>,
     /// Raised when a shard may have something to write.
     background: Flag,
     /// Raised when there may be upkeep to do.
@@ -154,6 +156,7 @@ impl Shards {
             hosts: shards.into_iter().map(host).collect(),
             replies: RefCell::default(),
             replied,
+            held_back: Cell::new(false),
             background: Flag::default(),
             upkeep: Flag::default(),
             upkeep_damage: RefCell::default(),
@@ -438,6 +441,21 @@ impl Shards {
         host.shard.complete(id, result);
         self.wake_blocked_upkeep(&mut host);
         self.background.raise();
+        if self.held_back.get() {
+            self.replied.raise();
+        }
+    }
+
+    /// Whether changes outrun the disk: then none should be made until requests complete, which wakes the
+    /// pipeline.
+    pub fn hold_back(&self) -> bool {
+        let behind = |host: &RefCell<Host>| host.borrow().shard.is_behind();
+        let behind = self.hosts.iter().any(behind);
+        self.held_back.set(behind);
+        if behind {
+            self.background.raise();
+        }
+        behind
     }
 
     /// What `shard` reports.
@@ -477,8 +495,10 @@ impl Host {
     /// Whether a load may begin for `waiter` now.
     fn may_load(&self, waiter: Waiter) -> bool {
         match (self.favoured, waiter) {
+            // One at a time, and everything else waits for it.
+            (_, Waiter::Change) => true,
             (None, _) => self.loads.len() < LOADS_MAX,
-            (Some(favoured), waiter) => waiter == favoured || waiter == Waiter::Change,
+            (Some(favoured), waiter) => waiter == favoured,
         }
     }
 

@@ -96,7 +96,12 @@ impl Shards {
     pub fn maintain(self: &Rc<Self>, shard: u16, percent: u64) -> Upkept {
         let mut host = self.host(shard).borrow_mut();
         host.upkeep.percent = percent;
-        self.keep_up(shard, &mut host)
+        let upkept = self.keep_up(shard, &mut host);
+        if upkept != Upkept::Idle {
+            // What was copied waits to be written.
+            self.background.raise();
+        }
+        upkept
     }
 
     /// Whether the passes of all compactions so far are through, in all shards.
