@@ -25,7 +25,7 @@ fn campaign(from: u64, seeds: u64) -> Summary {
 
 #[test]
 fn the_server_keeps_its_promises() {
-    let summary = campaign(100, 40 * budget());
+    let summary = campaign(100, 100 * budget());
     println!("{summary}");
     assert_eq!(summary.violations, Vec::new());
     assert!(
