@@ -10,6 +10,7 @@
 
 pub mod answer;
 pub mod canary;
+pub mod checkpoint;
 pub mod connection;
 pub mod entry;
 pub mod event_record;
@@ -30,6 +31,7 @@ pub const TARGETS: &[(&str, Seeds)] = &[
     ("recovery", recovery::seeds),
     ("page", page::seeds),
     ("event_record", event_record::seeds),
+    ("checkpoint", checkpoint::seeds),
     ("entry", entry::seeds),
     ("request", request::seeds),
     ("answer", answer::seeds),

@@ -278,7 +278,7 @@ impl Disk {
         match directory {
             Directory::Root => names.push(("wal".to_owned(), 0)),
             Directory::Log => names.push(("lane-00".to_owned(), 0)),
-            Directory::Lane(_) => {}
+            Directory::Lane(_) | Directory::Shard(_) => {}
         }
         names
     }

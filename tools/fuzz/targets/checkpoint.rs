@@ -1,0 +1,4 @@
+//! See `fuzz::checkpoint`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::checkpoint::check(data));
