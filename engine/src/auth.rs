@@ -69,10 +69,10 @@ impl<T> Authorized<T> {
         self.value
     }
 
-    fn with<U>(&self, value: U) -> Authorized<U> {
+    fn with<U>(self, value: U) -> Authorized<U> {
         Authorized {
             value,
-            user: self.user.clone(),
+            user: self.user,
             auth_revision: self.auth_revision,
         }
     }
@@ -99,12 +99,21 @@ pub enum AuthorizedOperation {
 
 impl Authorized<Operation> {
     /// Splits by kind; each part stays authorised.
-    pub fn split(mut self) -> AuthorizedOperation {
-        let placeholder = Operation::Write(Command::LeaseExpire { ids: Vec::new() });
-        match std::mem::replace(&mut self.value, placeholder) {
-            Operation::Write(command) => AuthorizedOperation::Write(self.with(command)),
-            Operation::Range(range) => AuthorizedOperation::Range(self.with(range)),
-            Operation::ReadTxn(txn) => AuthorizedOperation::ReadTxn(self.with(txn)),
+    pub fn split(self) -> AuthorizedOperation {
+        let Authorized {
+            value,
+            user,
+            auth_revision,
+        } = self;
+        let rights = Authorized {
+            value: (),
+            user,
+            auth_revision,
+        };
+        match value {
+            Operation::Write(command) => AuthorizedOperation::Write(rights.with(command)),
+            Operation::Range(range) => AuthorizedOperation::Range(rights.with(range)),
+            Operation::ReadTxn(txn) => AuthorizedOperation::ReadTxn(rights.with(txn)),
         }
     }
 }

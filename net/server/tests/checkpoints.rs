@@ -2,20 +2,20 @@
 //! the way, and must come back with what was acknowledged, and with the state and the apply hash of a
 //! member that never made a checkpoint.
 
+mod member;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use engine::auth::{Identity as Caller, Policy, authorize};
 use engine::command::*;
 use engine::key::{End, KeyRange};
 use engine::store::MissingHook;
 use engine::testing::{Oracle, Workload};
+use member::{answer, small};
 use reactor::World;
 use reactor::sim::{Crash, CrashPoint, HostId, RunEnd, Simulation, SimulationOptions, Step};
-use ringd::identity::Identity;
 use ringd::log::Logger;
 use ringd::node::{CheckpointStatus, Node, NodeOptions, WriteError};
 
@@ -25,25 +25,9 @@ fn budget() -> u64 {
     budget.and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
-/// A member with small files and no checkpoints.
-fn options() -> NodeOptions {
-    let identity = Identity {
-        cluster_id: 0xc1,
-        member_id: 0x3e,
-    };
-    let mut options = NodeOptions::new(PathBuf::from("/data"), identity);
-    options.log.record_bytes_max = 64 << 10;
-    options.log.segment_bytes = 96 << 10;
-    options.log.batch_bytes_target = 4 << 10;
-    options.log.prewrite_bytes = 16 << 10;
-    options.log.prewrite_gap_bytes = 4 << 10;
-    options.checkpoints.requests = u64::MAX;
-    options
-}
-
-/// The same with a checkpoint every few requests, little memory, and needs where there are none.
+/// A small member with a checkpoint every few requests, little memory, and needs where there are none.
 fn checkpointing(seed: u64) -> NodeOptions {
-    let mut options = options();
+    let mut options = small();
     options.checkpoints.requests = 3 + seed % 3;
     options.store.segment_bytes_first = 8 << 10;
     options.store.segment_bytes_max = 32 << 10;
@@ -111,9 +95,7 @@ struct Told {
 }
 
 async fn execute(node: &Node, operation: Operation) -> Result<(i64, Reply), WriteError> {
-    let caller = Caller::Member;
-    let operation = authorize(operation, &caller, &Policy::Disabled).expect("allowed");
-    let answer = node.execute(operation).await?;
+    let answer = answer(node, operation).await?;
     Ok((answer.header.revision, answer.reply))
 }
 
@@ -275,7 +257,7 @@ impl Member {
 fn restarts_from_checkpoints_change_nothing() {
     for seed in 0..3 * budget() {
         let script = Rc::new(script(seed, 120));
-        let mut plain = Member::new(seed, options(), &script);
+        let mut plain = Member::new(seed, small(), &script);
         let mut member = Member::new(seed, checkpointing(seed), &script);
         for start in (0..script.len()).step_by(17) {
             let commands = start..(start + 17).min(script.len());
@@ -295,7 +277,7 @@ fn restarts_from_checkpoints_change_nothing() {
 
 /// What a member shows that has just been created.
 fn fresh(script: &Rc<Vec<Command>>) -> Seen {
-    let mut plain = Member::new(1, options(), script);
+    let mut plain = Member::new(1, small(), script);
     plain.run(0..0);
     let told = plain.told.borrow();
     told.seen[0].clone()
@@ -304,7 +286,7 @@ fn fresh(script: &Rc<Vec<Command>>) -> Seen {
 /// What a member without checkpoints shows after a restart that found so many commands in the log, and
 /// after another one behind the rest of the script.
 fn reference(script: &Rc<Vec<Command>>, commands: usize) -> (Seen, Seen) {
-    let mut plain = Member::new(1, options(), script);
+    let mut plain = Member::new(1, small(), script);
     plain.run(0..commands);
     plain.crash(Crash::Kill);
     plain.run(commands..script.len());

@@ -1,20 +1,20 @@
 //! What a member does about a store that cannot be written, or that comes back damaged: on a simulated
 //! disk, one fault at a time.
 
+mod member;
+
 use std::cell::RefCell;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use engine::auth::{Identity as Caller, Policy, authorize};
 use engine::command::*;
 use engine::key::KeyRange;
+use member::{answer, small};
 use reactor::World;
 use reactor::sim::{
     Crash, DiskFault, DiskOperation, HostId, PlannedFault, Simulation, SimulationOptions, Step,
 };
-use ringd::identity::Identity;
 use ringd::log::Logger;
 use ringd::node::{Failure, Node, NodeOptions, WriteError};
 
@@ -23,16 +23,7 @@ const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 
 fn options() -> NodeOptions {
-    let identity = Identity {
-        cluster_id: 0xc1,
-        member_id: 0x3e,
-    };
-    let mut options = NodeOptions::new(PathBuf::from("/data"), identity);
-    options.log.record_bytes_max = 64 << 10;
-    options.log.segment_bytes = 96 << 10;
-    options.log.batch_bytes_target = 4 << 10;
-    options.log.prewrite_bytes = 16 << 10;
-    options.log.prewrite_gap_bytes = 4 << 10;
+    let mut options = small();
     options.checkpoints.requests = KEYS as u64;
     options.store.segment_bytes_first = 64 << 10;
     options.store.piece_bytes = 4 << 10;
@@ -50,8 +41,7 @@ fn value(number: usize) -> Bytes {
 }
 
 async fn execute(node: &Node, operation: Operation) -> Result<Reply, WriteError> {
-    let operation = authorize(operation, &Caller::Member, &Policy::Disabled).expect("allowed");
-    Ok(node.execute(operation).await?.reply)
+    Ok(answer(node, operation).await?.reply)
 }
 
 async fn put(node: &Node, number: usize, prev_kv: bool) -> Result<Reply, WriteError> {

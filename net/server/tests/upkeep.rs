@@ -1,18 +1,19 @@
 //! Space comes back from a whole member on a simulated disk: after compactions, at the quota, beside damage.
 
+mod member;
+
 use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use engine::auth::{Identity as Caller, Policy, authorize};
 use engine::command::*;
 use engine::key::KeyRange;
+use member::{answer, small};
 use reactor::World;
 use reactor::sim::{Crash, HostId, Simulation, SimulationOptions, Step};
 use ringd::config::AutoCompaction;
-use ringd::identity::Identity;
 use ringd::log::Logger;
 use ringd::node::{Node, NodeOptions, WriteError};
 
@@ -21,17 +22,7 @@ const VALUE_BYTES: usize = 900;
 
 /// A member with small files whose checkpoints are for space alone.
 fn options() -> NodeOptions {
-    let identity = Identity {
-        cluster_id: 0xc1,
-        member_id: 0x3e,
-    };
-    let mut options = NodeOptions::new(PathBuf::from("/data"), identity);
-    options.log.record_bytes_max = 64 << 10;
-    options.log.segment_bytes = 96 << 10;
-    options.log.batch_bytes_target = 4 << 10;
-    options.log.prewrite_bytes = 16 << 10;
-    options.log.prewrite_gap_bytes = 4 << 10;
-    options.checkpoints.requests = u64::MAX;
+    let mut options = small();
     options.checkpoints.reclaim_bytes = 32 << 10;
     options.store.segment_bytes_first = 32 << 10;
     options.store.segment_bytes_max = 64 << 10;
@@ -50,8 +41,7 @@ fn value(number: usize, round: usize) -> Bytes {
 }
 
 async fn execute(node: &Node, operation: Operation) -> Result<Reply, WriteError> {
-    let operation = authorize(operation, &Caller::Member, &Policy::Disabled).expect("allowed");
-    Ok(node.execute(operation).await?.reply)
+    Ok(answer(node, operation).await?.reply)
 }
 
 async fn put(node: &Node, number: usize, round: usize) -> Result<Reply, WriteError> {

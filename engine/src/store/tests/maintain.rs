@@ -350,6 +350,28 @@ fn damaged_events_stay_and_nothing_else_is_disturbed() {
 }
 
 #[test]
+fn changes_outrun_a_disk_that_takes_nothing_and_no_other() {
+    let mut life = Life::new(10);
+    // Nobody polls: nothing is written.
+    let mut puts = 0;
+    while !life.host.store.is_behind() {
+        life.put(&format!("key-{puts:06}"), &[5; 100]);
+        puts += 1;
+        assert!(puts < 100_000, "memory grows without a bound");
+    }
+    life.checkpoint();
+    assert!(!life.host.store.is_behind());
+    for key in 0..4 * puts {
+        life.put(&format!("key-{key:06}"), &[6; 100]);
+        while life.host.store.is_behind() {
+            life.host.freeze();
+            life.host.turn();
+        }
+    }
+    life.host.check();
+}
+
+#[test]
 fn a_pass_ends_behind_a_leaf_that_cannot_be_read() {
     let mut life = Life::new(8);
     life.put("key", b"one");
