@@ -41,7 +41,7 @@ pub use buffer::{AlignedBuffer, BLOCK_BYTES, ReceiveBuffer};
 pub use executor::{Class, PanicPolicy, TurnOutcome};
 pub use file::{File, OpenOptions, WriteError};
 pub use net::{Address, Listener, Signal, Signals, Stream};
-pub use run::{DriverChoice, RunOptions, open_driver, run};
+pub use run::{CoreThread, DriverChoice, RunOptions, open_driver, run, spawn_core};
 pub use task::{JoinHandle, Task};
 pub use time::{Elapsed, Sleep, Timestamp};
 pub use world::World;

@@ -2,6 +2,9 @@
 
 use std::future::Future;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use crate::driver::Driver;
@@ -11,6 +14,9 @@ use crate::kernel::memory::{disable_huge_pages, raise_descriptor_limit};
 use crate::kernel::pin::pin_thread;
 use crate::uring::Uring;
 use crate::world::World;
+
+/// Stack of a further core's thread: what the first thread of a process usually has.
+const STACK_BYTES: usize = 8 << 20;
 
 /// Which driver a core asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -61,6 +67,93 @@ where
     T: 'static,
     F: Future<Output = T> + 'static,
 {
+    Ok(drive(set_up(options)?, main))
+}
+
+/// Makes a further core of the process on a thread of its own, and drives `main` on it until it ends.
+///
+/// Returns when the core's driver stands; `main` itself is called on the new thread. A panic there stops the process
+/// as one on the first core does; with [`PanicPolicy::Propagate`] it comes out of [`CoreThread::join`].
+///
+/// The thread inherits the set of processors of the calling one: a caller that is pinned names another processor in
+/// `options`. Signals keep going to the core that asked for them, whichever thread the kernel interrupts.
+///
+/// # Errors
+/// If the thread cannot be started or pinned, or its driver not be set up.
+pub fn spawn_core<F>(
+    name: &str,
+    options: RunOptions,
+    main: impl FnOnce(World) -> F + Send + 'static,
+) -> io::Result<CoreThread>
+where
+    F: Future<Output = ()> + 'static,
+{
+    let (report, reported) = mpsc::sync_channel(1);
+    let policy = options.panics;
+    let builder = thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(STACK_BYTES);
+    let thread = builder.spawn(move || {
+        end_process_on_panic(policy, || match set_up(&options) {
+            Ok(world) => {
+                tell(&report, Ok(()));
+                drive(world, main);
+            }
+            Err(error) => tell(&report, Err(error)),
+        });
+    })?;
+    let core = CoreThread { thread };
+    match reported.recv() {
+        Ok(Ok(())) => Ok(core),
+        Ok(Err(error)) => {
+            core.join();
+            Err(error)
+        }
+        Err(mpsc::RecvError) => {
+            core.join();
+            unreachable!("a core reports unless it panics, and that came out of `join`")
+        }
+    }
+}
+
+/// The starter of a core waits for exactly one report.
+fn tell(report: &mpsc::SyncSender<io::Result<()>>, result: io::Result<()>) {
+    let sent = report.send(result);
+    assert!(sent.is_ok(), "nobody waits for the new core");
+}
+
+/// Panics in tasks are dealt with by the executor; this is for those around them.
+fn end_process_on_panic(policy: PanicPolicy, body: impl FnOnce()) {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(()) => {}
+        Err(panic) if policy == PanicPolicy::Propagate => resume_unwind(panic),
+        // The panic hook has printed the message and the place already.
+        Err(_) => std::process::abort(),
+    }
+}
+
+/// A core that [`spawn_core`] started. Dropping it lets the core go on.
+#[must_use = "a process that ends does not wait for its cores"]
+pub struct CoreThread {
+    thread: thread::JoinHandle<()>,
+}
+
+impl CoreThread {
+    /// Blocks the thread until the core has ended. Not for a task of a core that the other one may still need.
+    pub fn join(self) {
+        if let Err(panic) = self.thread.join() {
+            resume_unwind(panic);
+        }
+    }
+
+    /// Whether the core has ended.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+/// The calling thread's world, on the driver that `options` ask for.
+fn set_up(options: &RunOptions) -> io::Result<World> {
     if let Some(processor) = options.pin_to {
         pin_thread(processor)?;
     }
@@ -68,11 +161,16 @@ where
         disable_huge_pages()?;
     }
     raise_descriptor_limit()?;
-    let world = World::new(open_driver(options)?, options.panics);
-    let stop = StopOnDrop(world.clone());
-    let result = world.block_on(main(world.clone()));
-    drop(stop);
-    Ok(result)
+    Ok(World::new(open_driver(options)?, options.panics))
+}
+
+fn drive<T, F>(world: World, main: impl FnOnce(World) -> F) -> T
+where
+    T: 'static,
+    F: Future<Output = T> + 'static,
+{
+    let _stop = StopOnDrop(world.clone());
+    world.block_on(main(world.clone()))
 }
 
 /// Tasks hold the world that holds them: without this neither would ever be freed.

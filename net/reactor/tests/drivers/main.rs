@@ -1,5 +1,6 @@
 //! One suite, run on both real drivers: `both!` makes a test per driver from each function.
 
+mod cores;
 mod files;
 mod mailboxes;
 mod network;

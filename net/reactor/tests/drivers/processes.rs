@@ -3,13 +3,15 @@
 //! A child is this test program again, told by an environment variable which part to play.
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use reactor::driver::DriverKind;
 use reactor::{
-    Address, AlignedBuffer, Class, DriverChoice, OpenOptions, RunOptions, Signal, World, run,
+    Address, AlignedBuffer, Class, DriverChoice, OpenOptions, PanicPolicy, RunOptions, Signal,
+    World, run, spawn_core,
 };
 
 use crate::{Scratch, options};
@@ -91,6 +93,9 @@ fn child() {
     let path = std::path::PathBuf::from(std::env::var("FILE").unwrap());
     match role.as_str() {
         "signals" => run(&options(driver), play_signals).unwrap(),
+        "signals elsewhere" => play_signals_elsewhere(driver),
+        "panic elsewhere" => play_panic_elsewhere(driver),
+        "refused elsewhere" => play_refused_elsewhere(),
         "writer" => run(&options(driver), |world| play_writer(world, path)).unwrap(),
         "listener" => run(&options(driver), |world| play_listener(world, path)).unwrap(),
         "heir" => play_heir(&path),
@@ -128,6 +133,83 @@ fn signals_arrive() {
         player.expect("got Terminate");
         assert!(player.child.wait().unwrap().success());
     }
+}
+
+/// The second of three cores asks for the signals; the first thread, which the kernel prefers, sleeps in a join, and
+/// the third never rests.
+fn play_signals_elsewhere(driver: DriverChoice) {
+    let restless = spawn_core("restless", options(driver), |world| async move {
+        loop {
+            world.sleep(Duration::from_micros(50)).await;
+        }
+    })
+    .unwrap();
+    spawn_core("listening", options(driver), play_signals)
+        .unwrap()
+        .join();
+    assert!(!restless.is_finished());
+}
+
+#[test]
+fn signals_reach_the_core_that_asked() {
+    for driver in DRIVERS {
+        let mut player = Player::start("signals elsewhere", driver, Path::new(""));
+        player.expect("ready");
+        for _ in 0..20 {
+            player.signal(libc::SIGHUP);
+            player.expect("got HangUp");
+        }
+        player.signal(libc::SIGTERM);
+        player.expect("got Terminate");
+        assert!(player.child.wait().unwrap().success());
+    }
+}
+
+/// A core panics outside of any task while the first one does something else.
+fn play_panic_elsewhere(driver: DriverChoice) {
+    let aborting = RunOptions {
+        panics: PanicPolicy::Abort,
+        ..options(driver)
+    };
+    let _doomed = spawn_core("doomed", aborting, |_| -> std::future::Ready<()> {
+        panic!("as planned")
+    })
+    .unwrap();
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+#[test]
+fn a_panic_on_any_core_ends_the_process() {
+    for driver in DRIVERS {
+        let mut player = Player::start("panic elsewhere", driver, Path::new(""));
+        let status = player.child.wait().unwrap();
+        assert_eq!(status.signal(), Some(libc::SIGABRT), "{driver}: {status}");
+    }
+}
+
+fn play_refused_elsewhere() {
+    refuse_io_uring();
+    let error = spawn_core("refused", options(DriverChoice::Uring), |_| async {})
+        .err()
+        .unwrap();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    say(&error.to_string());
+    spawn_core(
+        "falls back",
+        options(DriverChoice::Auto),
+        |world| async move {
+            assert_eq!(world.driver_kind(), DriverKind::Fallback);
+        },
+    )
+    .unwrap()
+    .join();
+}
+
+#[test]
+fn a_refused_driver_is_reported_to_whoever_starts_the_core() {
+    let mut player = Player::start("refused elsewhere", "uring", Path::new(""));
+    player.expect("kernel.io_uring_disabled");
+    assert!(player.child.wait().unwrap().success());
 }
 
 async fn play_writer(world: World, path: std::path::PathBuf) {
