@@ -17,7 +17,7 @@ use crate::exit::Exit;
 use crate::identity::Identity;
 use crate::local::Changed;
 use crate::log::Logger;
-use crate::node::{CheckpointOptions, Node, NodeOptions, StoreSizes};
+use crate::node::{CheckpointOptions, Node, NodeOptions};
 use crate::peer::PeerService;
 use crate::services::EtcdService;
 
@@ -135,11 +135,13 @@ fn node_options(config: &Config, identity: Identity) -> NodeOptions {
         request_timeout: Duration::from_secs(5) + config.election_timeout * 2,
         watch_progress_interval: config.watch_progress_interval,
         auto_compaction: config.auto_compaction,
-        store: StoreSizes::for_memory(config.memory_bytes),
+        log: config.sizes.log(),
+        store: config.sizes.store(config.memory_bytes),
         checkpoints: CheckpointOptions {
             stop_dirty_bytes_max: STOP_CHECKPOINT_BYTES_MAX,
-            ..CheckpointOptions::for_memory(config.memory_bytes)
+            ..config.sizes.checkpoints(config.memory_bytes)
         },
+        scrub_interval: config.scrub_interval,
         ..NodeOptions::new(config.data_dir.clone(), identity)
     }
 }

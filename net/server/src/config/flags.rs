@@ -470,6 +470,54 @@ pub const FLAGS: &[Flag] = &[
         "auto",
         "ringd: auto, io_uring or fallback (epoll and threads)",
     ),
+    works(
+        "scrub-interval",
+        Kind::Duration,
+        "24h",
+        "ringd: everything is read once in this time in search of damage; 0 is never",
+    ),
+    works(
+        "page-cache-bytes",
+        Kind::Integer,
+        "0",
+        "ringd: tree pages in memory; 0 is a quarter of the memory",
+    ),
+    works(
+        "value-cache-bytes",
+        Kind::Integer,
+        "0",
+        "ringd: values in memory that were read back; 0 is an eighth of the memory",
+    ),
+    works(
+        "event-tail-bytes",
+        Kind::Integer,
+        "0",
+        "ringd, for tests: newest events in memory; 0 is 24 MiB",
+    ),
+    works(
+        "event-segment-bytes",
+        Kind::Integer,
+        "0",
+        "ringd, for tests: longest event segment; 0 is 64 MiB",
+    ),
+    works(
+        "log-segment-bytes",
+        Kind::Integer,
+        "0",
+        "ringd, for tests: length of a log segment; 0 is 32 MiB",
+    ),
+    works(
+        "checkpoint-requests",
+        Kind::Integer,
+        "0",
+        "ringd, for tests: requests between two checkpoints; 0 is 300000",
+    ),
+    works(
+        "checkpoint-log-bytes",
+        Kind::Integer,
+        "0",
+        "ringd, for tests: log between two checkpoints; 0 follows the memory",
+    ),
 ];
 
 /// The row of `name`.

@@ -6,6 +6,7 @@
 pub mod compaction;
 pub mod duration;
 pub mod flags;
+pub mod sizes;
 pub mod url;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 pub use compaction::AutoCompaction;
 use flags::{FLAGS, Flag, Kind, Support};
+pub use sizes::Sizes;
 use url::Url;
 
 /// Largest `--max-request-bytes`: an entry is never split, and a record holds at most 16 MiB.
@@ -22,6 +24,7 @@ pub const REQUEST_BYTES_LIMIT: u64 = 10 << 20;
 pub const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
 const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(50);
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+const SCRUB_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// Which driver the reactor uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +108,10 @@ pub struct Config {
     pub log_output: LogOutput,
     /// The reactor's driver.
     pub io_driver: IoDriver,
+    /// Sizes and distances that have no flag in etcd.
+    pub sizes: Sizes,
+    /// How long it takes to read everything once in search of damage; zero is never.
+    pub scrub_interval: Duration,
     /// Memory that the process may use, in bytes: no flag, the binary finds out. 0 is unknown.
     pub memory_bytes: u64,
     /// Things worth a warning in the log: ignored flags, unknown variables.
@@ -373,6 +380,7 @@ impl Values {
         let heartbeat = self.integer("heartbeat-interval", 1..=i64::from(u32::MAX));
         let election = self.integer("election-timeout", 1..=i64::from(u32::MAX));
         self.check_timeouts(heartbeat, election);
+        let max_request_bytes = self.integer("max-request-bytes", 1..=REQUEST_BYTES_LIMIT as i64);
         let config = Config {
             data_dir,
             listen_client_urls: self.listeners("listen-client-urls"),
@@ -389,8 +397,7 @@ impl Values {
                 quota => u64::try_from(quota).ok(),
             },
             auto_compaction: self.auto_compaction(),
-            max_request_bytes: self.integer("max-request-bytes", 1..=REQUEST_BYTES_LIMIT as i64)
-                as usize,
+            max_request_bytes: max_request_bytes as usize,
             max_txn_ops: self.integer("max-txn-ops", 1..=65_536) as usize,
             max_concurrent_streams: self.integer("max-concurrent-streams", 1..=i64::from(u32::MAX))
                 as u32,
@@ -428,6 +435,8 @@ impl Values {
                     ("fallback", IoDriver::Fallback),
                 ],
             ),
+            sizes: self.sizes(max_request_bytes as u64),
+            scrub_interval: self.scrub_interval(),
             memory_bytes: 0,
             warnings: std::mem::take(&mut self.warnings),
             name,
@@ -504,6 +513,16 @@ impl Values {
         if interval < PROGRESS_INTERVAL_MIN {
             self.errors.push(format!(
                 "--watch-progress-notify-interval={interval:?} is below {PROGRESS_INTERVAL_MIN:?}"
+            ));
+        }
+        interval
+    }
+
+    fn scrub_interval(&mut self) -> Duration {
+        let interval = self.duration("scrub-interval");
+        if !interval.is_zero() && interval < SCRUB_INTERVAL_MIN {
+            self.errors.push(format!(
+                "--scrub-interval={interval:?} is below {SCRUB_INTERVAL_MIN:?}; 0 is never"
             ));
         }
         interval

@@ -121,6 +121,57 @@ fn refused_by_name() {
 }
 
 #[test]
+fn small_sizes_for_tests() {
+    let config = serve("", &[]).unwrap();
+    assert_eq!(config.sizes, Sizes::default());
+    assert_eq!(config.scrub_interval, Duration::from_secs(24 * 3600));
+    assert_eq!(config.sizes.log(), wal::Config::default());
+    let config = serve(
+        "--checkpoint-requests 300 --checkpoint-log-bytes 262144 --event-segment-bytes 32768 \
+         --log-segment-bytes 6291456 --page-cache-bytes 4194304 --value-cache-bytes 65536 \
+         --event-tail-bytes 4096 --scrub-interval 0",
+        &[],
+    )
+    .unwrap();
+    let sizes = config.sizes;
+    let memory_bytes = 64 << 30;
+    let checkpoints = sizes.checkpoints(memory_bytes);
+    assert_eq!(
+        (checkpoints.requests, checkpoints.log_bytes),
+        (300, 256 << 10)
+    );
+    let store = sizes.store(memory_bytes);
+    assert_eq!(
+        (store.segment_bytes_first, store.segment_bytes_max),
+        (32 << 10, 32 << 10)
+    );
+    assert_eq!(store.piece_bytes, 4 << 10);
+    assert_eq!(
+        (store.page_cache_bytes, store.value_cache_bytes),
+        (4 << 20, 64 << 10)
+    );
+    assert_eq!(store.tail_bytes_max, 4 << 10);
+    sizes.log().check();
+    assert_eq!(sizes.log().segment_bytes, 6 << 20);
+    assert!(config.scrub_interval.is_zero());
+    for (line, part) in [
+        ("--checkpoint-requests -1", "out of range"),
+        ("--checkpoint-log-bytes 100", "out of range"),
+        ("--event-segment-bytes 33000", "multiple of 4096"),
+        ("--event-segment-bytes 4096", "out of range"),
+        ("--log-segment-bytes 4096", "out of range"),
+        ("--log-segment-bytes 4194304", "is below 5242880"),
+        ("--page-cache-bytes 1", "out of range"),
+        ("--value-cache-bytes x", "not an integer"),
+        ("--event-tail-bytes 1", "out of range"),
+        ("--scrub-interval 1ms", "0 is never"),
+        ("--scrub-interval x", "--scrub-interval"),
+    ] {
+        refused(line, part);
+    }
+}
+
+#[test]
 fn all_mistakes_at_once() {
     let errors = serve("--nope --cert-file x --max-txn-ops many", &[]).unwrap_err();
     assert_eq!(errors.0.len(), 3, "{errors}");

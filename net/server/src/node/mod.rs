@@ -10,6 +10,7 @@ mod leases;
 mod members;
 mod open;
 mod reads;
+mod scrub;
 mod sequencer;
 mod space;
 mod upkeep;
@@ -74,6 +75,7 @@ struct Inner {
     checkpoints: checkpoints::Checkpoints,
     space: space::Space,
     upkeep: upkeep::Upkeep,
+    scrub: scrub::Scrub,
     /// How many requests clients have made in this life.
     requests: Cell<u64>,
 }
@@ -154,6 +156,8 @@ pub struct Status {
     pub quota_bytes: Option<u64>,
     /// Raised alarms.
     pub alarms: Vec<(u64, AlarmKind)>,
+    /// Places with damaged bytes that the scrub knows of.
+    pub damaged_places: usize,
 }
 
 impl Node {
@@ -327,6 +331,7 @@ impl Node {
             size_in_use_bytes: sizes.bytes_in_use,
             quota_bytes: self.0.options.quota_bytes,
             alarms: sequencer.coordinator().alarms().iter().collect(),
+            damaged_places: self.damaged_places(),
         }
     }
 
@@ -380,6 +385,10 @@ impl Node {
         self.spawn(
             Class::Background,
             |node| async move { node.run_upkeep().await },
+        );
+        self.spawn(
+            Class::Background,
+            |node| async move { node.run_scrub().await },
         );
         self.spawn(Class::Background, |node| async move {
             node.run_auto_compaction().await

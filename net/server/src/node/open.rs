@@ -18,6 +18,7 @@ use reactor::World;
 use wal::{NewDirectory, OpenError, Opened, Opening, Superblock, Wal};
 
 use super::checkpoints::{CheckpointOptions, CheckpointStatus, Checkpoints};
+use super::scrub::Scrub;
 use super::sequencer::{Parts, Sequencer};
 use super::space::Space;
 use super::upkeep::Upkeep;
@@ -69,6 +70,8 @@ pub struct NodeOptions {
     pub checkpoints: CheckpointOptions,
     /// What is compacted without being asked.
     pub auto_compaction: Option<AutoCompaction>,
+    /// How long it takes to read everything once in search of damage; zero is never.
+    pub scrub_interval: Duration,
     /// Declares pages and values missing, in tests.
     pub missing: Option<MissingHook>,
     /// Longest artificial load, in tests.
@@ -95,6 +98,7 @@ impl NodeOptions {
             store: StoreSizes::default(),
             checkpoints: CheckpointOptions::default(),
             auto_compaction: None,
+            scrub_interval: Duration::ZERO,
             missing: None,
             load_delay_max: Duration::ZERO,
         }
@@ -418,6 +422,7 @@ impl Node {
             lease_work: Flag::default(),
             space: Space::default(),
             upkeep: Upkeep::default(),
+            scrub: Scrub::default(),
             requests: Cell::new(0),
         }))
     }

@@ -27,6 +27,12 @@ impl EtcdService {
         if status.leader == 0 {
             errors.insert(0, grpc::status::NO_LEADER.message.to_string());
         }
+        if status.damaged_places > 0 {
+            errors.push(format!(
+                "ringd: stored data is damaged at {} places; the log names them",
+                status.damaged_places
+            ));
+        }
         Ok(encoded(&pb::StatusResponse {
             header: proto_header(header),
             version: ETCD_VERSION.to_owned(),

@@ -9,8 +9,10 @@
 //! passed over, so damage that one of them meets is kept for the node, which stops.
 //!
 //! What the shards write is polled by the node's background task in small slices; completions come
-//! back through [`Shards::complete`]. Slices of upkeep (`upkeep`) are asked for in the same way.
+//! back through [`Shards::complete`]. Slices of upkeep (`upkeep`) and steps of the scrub (`scrub`) are asked for
+//! in the same way.
 
+mod scrub;
 mod upkeep;
 
 use std::cell::{Cell, RefCell};
@@ -28,6 +30,8 @@ use wal::io::{IoId, IoRequest};
 
 use crate::disk::{Disk, IoResult};
 use crate::local::{Flag, Responder, Waiting, one_shot};
+use scrub::Scrub;
+pub use scrub::Scrubbed;
 use upkeep::Upkeep;
 pub use upkeep::Upkept;
 
@@ -58,6 +62,7 @@ struct Host {
     /// A read, or the upkeep, that lost what was loaded for it before it could use it.
     favoured: Option<Waiter>,
     upkeep: Upkeep,
+    scrub: Scrub,
 }
 
 /// Who waits for a load.
@@ -69,6 +74,8 @@ enum Waiter {
     Read(u64),
     /// The upkeep.
     Upkeep,
+    /// The scrub.
+    Scrub,
 }
 
 impl Waiter {
@@ -76,7 +83,7 @@ impl Waiter {
     fn class(self) -> Class {
         match self {
             Waiter::Change | Waiter::Read(_) => Class::Request,
-            Waiter::Upkeep => Class::Background,
+            Waiter::Upkeep | Waiter::Scrub => Class::Background,
         }
     }
 }
@@ -148,6 +155,7 @@ impl Shards {
                 queue: VecDeque::new(),
                 favoured: None,
                 upkeep: Upkeep::new(),
+                scrub: Scrub::default(),
             })
         };
         Rc::new(Shards {
@@ -393,6 +401,7 @@ impl Shards {
                     self.keep_up(shard, host);
                     self.upkeep.raise();
                 }
+                (Waiter::Scrub, lost) => host.scrub_loaded(need, damage, lost.is_some()),
                 (Waiter::Read(ticket), Some(damage)) => {
                     if let Some(read) = host.end_read(ticket) {
                         read.responder.answer(ShardReply::Damaged(damage.clone()));
@@ -507,7 +516,7 @@ impl Host {
     fn has_loaded(&self, need: &Need) -> bool {
         let waiters = self.loads.get(need).into_iter().flatten();
         waiters.into_iter().any(|waiter| match waiter {
-            Waiter::Change => false,
+            Waiter::Change | Waiter::Scrub => false,
             Waiter::Read(ticket) => {
                 let read = self.reads.get(ticket);
                 read.is_some_and(|read| read.loaded.contains(need))
@@ -530,6 +539,7 @@ impl Host {
             Waiter::Change => self.change_suspects,
             Waiter::Read(ticket) => self.reads.get(&ticket).and_then(|read| read.suspects),
             Waiter::Upkeep => self.upkeep.suspects(),
+            Waiter::Scrub => self.scrub_suspects(),
         };
         suspects == Some(need)
     }
