@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::buffer::{AlignedBuffer, ReceiveBuffer};
+pub use crate::detached::Detached;
 use crate::file::OpenOptions;
 use crate::net::{Address, Signal};
 use crate::time::Timestamp;
@@ -308,6 +309,25 @@ pub trait Driver {
     /// Nobody waits for `key` any more: end it early where that is safe. Its completion is still delivered.
     /// File operations run to their end. Unknown keys are ignored.
     fn cancel(&mut self, key: OpKey);
+
+    /// Takes an open file out of this driver; its handle is void from here on. `None`, and nothing has changed, if
+    /// an operation on it has not been reaped.
+    fn release_file(&mut self, file: Handle) -> Option<Detached>;
+
+    /// The same for a connected socket.
+    fn release_stream(&mut self, socket: Handle) -> Option<Detached>;
+
+    /// Takes in a file that another driver of the same kind has let go.
+    ///
+    /// # Panics
+    /// If a simulated file meets a real driver, another process, or the other way round.
+    fn adopt_file(&mut self, file: Detached) -> Handle;
+
+    /// The same for a connected socket.
+    ///
+    /// # Errors
+    /// Of the system calls that make it known; the socket is then closed.
+    fn adopt_stream(&mut self, socket: Detached) -> io::Result<Handle>;
 
     /// Starts what was submitted, sleeps as `park` allows, and appends what completed.
     fn poll(&mut self, park: Park, completions: &mut Vec<Completion>);

@@ -6,11 +6,12 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::buffer::{ChunkPool, ReceiveBuffer};
+use crate::detached::{Detached, Loose};
 use crate::driver::{
     Completion, Connected, Driver, DriverKind, Handle, Listening, Op, OpKey, Outcome, Park,
     RemoteWake,
@@ -65,6 +66,14 @@ struct Socket {
     connecting: Option<(OpKey, Address)>,
     receiving: Option<OpKey>,
     sending: Option<Sending>,
+}
+
+impl Socket {
+    /// Whether no operation waits on it.
+    fn is_idle(&self) -> bool {
+        let waits = self.accepting.is_some() || self.connecting.is_some();
+        !waits && self.receiving.is_none() && self.sending.is_none()
+    }
 }
 
 struct Sending {
@@ -213,29 +222,36 @@ impl Fallback {
             ..Socket::default()
         };
         let listening = self.descriptors.listen(address, Mode::NonBlocking, state)?;
-        let handle = listening.handle;
-        let raw = self.descriptors.open(handle)?.raw();
-        self.epoll.register(raw, handle.0)?;
+        self.register(listening.handle)?;
         Ok(listening)
+    }
+
+    /// Has edges of the descriptor reported; closes it if that fails.
+    fn register(&mut self, handle: Handle) -> io::Result<()> {
+        let raw = self.descriptors.open(handle)?.raw();
+        let registered = self.epoll.register(raw, handle.0);
+        if registered.is_err() {
+            self.descriptors.remove(handle);
+        }
+        registered
     }
 
     /// Makes a connected socket known.
     fn adopt(&mut self, connection: OwnedFd) -> io::Result<Connected> {
+        let peer = socket::peer_of(connection.as_raw_fd())?;
+        let handle = self.register_stream(connection)?;
+        Ok(Connected { handle, peer })
+    }
+
+    fn register_stream(&mut self, connection: OwnedFd) -> io::Result<Handle> {
         let state = Socket {
             readable: true,
             writable: true,
             ..Socket::default()
         };
         let handle = self.descriptors.insert(connection, state);
-        let raw = self.descriptors.open(handle)?.raw();
-        let adopted = socket::peer_of(raw).and_then(|peer| {
-            self.epoll.register(raw, handle.0)?;
-            Ok(Connected { handle, peer })
-        });
-        if adopted.is_err() {
-            self.descriptors.remove(handle);
-        }
-        adopted
+        self.register(handle)?;
+        Ok(handle)
     }
 
     fn start_connect(&mut self, key: OpKey, address: Address) {
@@ -618,6 +634,39 @@ impl Driver for Fallback {
                 },
             );
         }
+    }
+
+    fn release_file(&mut self, file: Handle) -> Option<Detached> {
+        let file = self.descriptors.take_idle(file)?;
+        Some(Detached(Loose::File(file)))
+    }
+
+    fn release_stream(&mut self, socket: Handle) -> Option<Detached> {
+        let descriptor = self.descriptors.find(socket)?;
+        if !descriptor.state.is_idle() || descriptor.closing.is_some() {
+            return None;
+        }
+        // The descriptor stays open, so the kernel would go on to report it here.
+        self.epoll.unregister(descriptor.raw()).ok()?;
+        let socket = self.descriptors.take_idle(socket)?;
+        Some(Detached(Loose::Socket(socket, Mode::NonBlocking)))
+    }
+
+    fn adopt_file(&mut self, file: Detached) -> Handle {
+        match file.0 {
+            Loose::File(file) => self.descriptors.insert(file, Socket::default()),
+            _ => panic!("{file:?} is attached as a file of epoll"),
+        }
+    }
+
+    fn adopt_stream(&mut self, socket: Detached) -> io::Result<Handle> {
+        let Loose::Socket(socket, mode) = socket.0 else {
+            panic!("{socket:?} is attached as a stream of epoll")
+        };
+        if mode != Mode::NonBlocking {
+            socket::set_mode(&socket, Mode::NonBlocking)?;
+        }
+        self.register_stream(socket)
     }
 
     fn poll(&mut self, park: Park, completions: &mut Vec<Completion>) {

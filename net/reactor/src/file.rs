@@ -3,12 +3,14 @@
 //! Owns the continuation of short reads and writes and the retry of interrupted ones. A sync is asked for once:
 //! its failure is final for the file, and the error says whether the write or the sync failed.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::rc::Rc;
 
 use crate::buffer::{AlignedBuffer, BLOCK_BYTES};
-use crate::driver::{Handle, Op, Opened, Outcome};
+use crate::detached::DetachedFile;
+use crate::driver::{Handle, Op, Outcome};
 use crate::world::{World, unexpected};
 
 /// Attempts of one read or write that made no progress before it is given up.
@@ -90,22 +92,49 @@ struct FileInner {
     world: World,
     handle: Handle,
     direct: bool,
+    /// The handle has left this core.
+    detached: Cell<bool>,
 }
 
 impl Drop for FileInner {
     fn drop(&mut self) {
-        self.world.close(self.handle);
+        if !self.detached.get() {
+            self.world.close(self.handle);
+        }
     }
 }
 
 impl File {
-    pub(crate) fn new(world: World, opened: Opened) -> File {
+    pub(crate) fn new(world: World, handle: Handle, direct: bool) -> File {
+        let detached = Cell::new(false);
         File {
             inner: Rc::new(FileInner {
                 world,
-                handle: opened.handle,
-                direct: opened.direct,
+                handle,
+                direct,
+                detached,
             }),
+        }
+    }
+
+    /// Takes the file from its core, for another one's [`World::attach_file`]. Its lock goes with it.
+    ///
+    /// # Errors
+    /// The file itself if there are other clones of it, or an operation on it has not ended (one whose future was
+    /// dropped counts until its completion is there).
+    pub fn detach(self) -> Result<DetachedFile, File> {
+        let inner = Rc::try_unwrap(self.inner).map_err(|inner| File { inner })?;
+        let direct = inner.direct;
+        let released = inner.world.driver().release_file(inner.handle);
+        match released {
+            Some(detached) => {
+                inner.detached.set(true);
+                Ok(DetachedFile { detached, direct })
+            }
+            None => {
+                let inner = Rc::new(inner);
+                Err(File { inner })
+            }
         }
     }
 

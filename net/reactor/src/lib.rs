@@ -23,6 +23,7 @@
 //! - A core with nothing to do sleeps in the kernel and uses no CPU.
 
 pub mod buffer;
+mod detached;
 pub mod driver;
 mod executor;
 mod fallback;
@@ -38,6 +39,7 @@ mod uring;
 mod world;
 
 pub use buffer::{AlignedBuffer, BLOCK_BYTES, ReceiveBuffer};
+pub use detached::{DetachedFile, DetachedStream};
 pub use executor::{Class, PanicPolicy, TurnOutcome};
 pub use file::{File, OpenOptions, WriteError};
 pub use net::{Address, Listener, Signal, Signals, Stream};

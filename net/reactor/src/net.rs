@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::buffer::ReceiveBuffer;
+use crate::detached::DetachedStream;
 use crate::driver::{Connected, Handle, Listening, Op, OpKey, Outcome};
 use crate::executor::Class;
 use crate::world::{CompletionSink, Operation, World, unexpected};
@@ -205,6 +206,11 @@ struct SendState {
 }
 
 impl SendState {
+    fn is_idle(&self) -> bool {
+        let sends = self.flying.is_some() || self.listed || !self.pending.is_empty();
+        !sends && self.failed.is_none() && !self.closed
+    }
+
     /// Has the task woken when the send in flight completes.
     fn wait(&mut self, context: &Context<'_>) {
         if !self
@@ -351,6 +357,31 @@ impl Stream {
     /// Bytes written that the kernel has not taken yet.
     pub fn unsent_bytes(&self) -> usize {
         self.core.send.borrow().pending.len()
+    }
+
+    /// Takes the stream from its core, for another one's [`World::attach_stream`].
+    ///
+    /// # Errors
+    /// The stream itself unless it is idle: nothing is being received, sent or shut down, all that was received has
+    /// been read, and it has not ended. So a freshly accepted one always is.
+    pub fn detach(self) -> Result<DetachedStream, Stream> {
+        if !self.is_idle() {
+            return Err(self);
+        }
+        let released = self.core.world.driver().release_stream(self.core.handle);
+        let Some(detached) = released else {
+            return Err(self);
+        };
+        // So that dropping the rest of it closes nothing.
+        self.core.send.borrow_mut().closed = true;
+        let peer = self.core.peer.clone();
+        Ok(DetachedStream { detached, peer })
+    }
+
+    fn is_idle(&self) -> bool {
+        let receives = self.receiving.is_some() || !self.received.is_empty() || self.ended;
+        let shuts = self.shutting.is_some() || self.shut;
+        !receives && !shuts && self.core.send.borrow().is_idle()
     }
 
     /// Sends what was written, closes the sending half and then the stream.

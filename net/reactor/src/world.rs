@@ -12,7 +12,10 @@ use std::time::Duration;
 use slab::Slab;
 
 use crate::buffer::{AlignedBuffer, BufferPool};
-use crate::driver::{Completion, Driver, DriverKind, Handle, Op, OpKey, Outcome, Park};
+use crate::detached::{DetachedFile, DetachedStream};
+use crate::driver::{
+    Completion, Connected, Driver, DriverKind, Handle, Op, OpKey, Opened, Outcome, Park,
+};
 use crate::executor::{BACKGROUND_SLICE, Class, Executor, PanicPolicy, TurnOutcome};
 use crate::file::{File, OpenOptions};
 use crate::net::{Address, Listener, Signals, Stream, Unsent};
@@ -220,9 +223,22 @@ impl World {
     pub async fn open(&self, path: impl AsRef<Path>, options: OpenOptions) -> io::Result<File> {
         let path = path.as_ref().to_path_buf();
         match self.operate(Op::Open { path, options }).await {
-            Outcome::Opened(result) => Ok(File::new(self.clone(), result?)),
+            Outcome::Opened(result) => {
+                let Opened { handle, direct, .. } = result?;
+                Ok(File::new(self.clone(), handle, direct))
+            }
             other => unexpected(&other),
         }
+    }
+
+    /// Takes in a file that another core of the process has detached.
+    ///
+    /// # Panics
+    /// If the other core was a simulated one of another process, or one of the two was real and one simulated.
+    pub fn attach_file(&self, file: DetachedFile) -> File {
+        let DetachedFile { detached, direct } = file;
+        let handle = self.driver().adopt_file(detached);
+        File::new(self.clone(), handle, direct)
     }
 
     /// Creates a directory and its missing parents.
@@ -318,6 +334,19 @@ impl World {
             Outcome::Connected(result) => Ok(Stream::new(self.clone(), result?)),
             other => unexpected(&other),
         }
+    }
+
+    /// Takes in a connection that another core of the process has detached.
+    ///
+    /// # Errors
+    /// Of the system calls that make it known to this core, for lack of memory; the connection is then closed.
+    ///
+    /// # Panics
+    /// As [`World::attach_file`].
+    pub fn attach_stream(&self, stream: DetachedStream) -> io::Result<Stream> {
+        let DetachedStream { detached, peer } = stream;
+        let handle = self.driver().adopt_stream(detached)?;
+        Ok(Stream::new(self.clone(), Connected { handle, peer }))
     }
 
     /// The process's SIGTERM, SIGINT and SIGHUP from now on. One core of the process can have them.
@@ -460,6 +489,10 @@ impl World {
 
     pub(crate) fn executor(&self) -> &Executor {
         &self.inner.executor
+    }
+
+    pub(crate) fn driver(&self) -> RefMut<'_, Box<dyn Driver>> {
+        self.inner.driver.borrow_mut()
     }
 
     pub(crate) fn timers(&self) -> RefMut<'_, Timers> {

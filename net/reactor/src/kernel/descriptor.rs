@@ -91,6 +91,16 @@ impl<S> Descriptors<S> {
         Some(self.slots.remove(handle.0 as u32 as usize))
     }
 
+    /// The descriptor itself if nothing uses it; the handle is void then.
+    pub(crate) fn take_idle(&mut self, handle: Handle) -> Option<OwnedFd> {
+        let descriptor = self.find(handle)?;
+        let shared = Arc::strong_count(&descriptor.file) > 1;
+        if descriptor.flying > 0 || descriptor.closing.is_some() || shared {
+            return None;
+        }
+        Arc::into_inner(self.remove(handle)?.file)
+    }
+
     /// Binds and listens.
     pub(crate) fn listen(
         &mut self,

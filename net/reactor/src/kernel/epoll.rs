@@ -58,6 +58,20 @@ impl Epoll {
         Ok(())
     }
 
+    /// Reports the descriptor no more, although it stays open.
+    pub(crate) fn unregister(&self, descriptor: RawFd) -> io::Result<()> {
+        // SAFETY: the event may be null for this operation (epoll_ctl(2), Linux 2.6.9).
+        check(unsafe {
+            libc::epoll_ctl(
+                self.descriptor.as_raw_fd(),
+                libc::EPOLL_CTL_DEL,
+                descriptor,
+                std::ptr::null_mut(),
+            )
+        })?;
+        Ok(())
+    }
+
     /// Waits for events, at most `timeout` (for ever if `None`), and returns how many there are.
     pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         if self.precise {

@@ -164,6 +164,13 @@ fn new_socket(family: libc::c_int, mode: Mode) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
+/// Changes how the socket waits.
+pub(crate) fn set_mode(socket: &OwnedFd, mode: Mode) -> io::Result<()> {
+    let mut non_blocking = libc::c_int::from(mode == Mode::NonBlocking);
+    // SAFETY: FIONBIO reads one integer, which outlives the call (ioctl_tty(2), socket(7)).
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONBIO, &mut non_blocking) }).map(drop)
+}
+
 fn set_option(
     socket: &OwnedFd,
     level: libc::c_int,

@@ -30,6 +30,7 @@ pub use options::{
 };
 pub use random::{Random, Rate};
 pub use simulation::{CoreId, Crash, CrashPoint, HostId, RunEnd, Simulation, Step};
+pub(crate) use universe::LooseHandle;
 
 #[cfg(test)]
 mod tests;

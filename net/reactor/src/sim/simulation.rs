@@ -2,6 +2,7 @@
 
 use std::cell::{RefCell, RefMut};
 use std::future::Future;
+use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::rc::Rc;
@@ -15,7 +16,8 @@ use super::options::{
 };
 use super::random::Random;
 use super::universe::{Advance, Universe, host_ip};
-use crate::driver::{Completion, Driver, DriverKind, Op, OpKey, Park, RemoteWake};
+use crate::detached::{Detached, Loose};
+use crate::driver::{Completion, Driver, DriverKind, Handle, Op, OpKey, Park, RemoteWake};
 use crate::executor::{Class, PanicPolicy, TurnOutcome};
 use crate::net::Signal;
 use crate::time::Timestamp;
@@ -479,6 +481,30 @@ impl Driver for SimulatedDriver {
 
     fn cancel(&mut self, key: OpKey) {
         self.universe.borrow_mut().cancel(self.core, key);
+    }
+
+    fn release_file(&mut self, file: Handle) -> Option<Detached> {
+        let loose = self.universe.borrow_mut().let_go_file(self.core, file)?;
+        Some(Detached(Loose::Simulated(loose)))
+    }
+
+    fn release_stream(&mut self, socket: Handle) -> Option<Detached> {
+        let loose = self
+            .universe
+            .borrow_mut()
+            .let_go_stream(self.core, socket)?;
+        Some(Detached(Loose::Simulated(loose)))
+    }
+
+    fn adopt_file(&mut self, file: Detached) -> Handle {
+        let Loose::Simulated(loose) = file.0 else {
+            panic!("{file:?} of a real core is attached in the simulation")
+        };
+        self.universe.borrow_mut().adopt(self.core, loose)
+    }
+
+    fn adopt_stream(&mut self, socket: Detached) -> io::Result<Handle> {
+        Ok(self.adopt_file(socket))
     }
 
     fn poll(&mut self, park: Park, completions: &mut Vec<Completion>) {

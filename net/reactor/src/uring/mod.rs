@@ -27,6 +27,7 @@ use self::flight::{CANCEL_TAG, Flight, Part, WAKE_TAG, WriteFlight, tag, untag};
 use self::receive::{GROUP, ReceiveRing};
 use self::ring::{Posted, Ring, Wait};
 use crate::buffer::{AlignedBuffer, ReceiveBuffer};
+use crate::detached::{Detached, Loose};
 use crate::driver::{
     Completion, Connected, Driver, DriverKind, Handle, Op, OpKey, Outcome, Park, RemoteWake,
 };
@@ -759,6 +760,33 @@ impl Driver for Uring {
         if self.flights.get(index).filter(ours).is_some() {
             self.cancel_flight(index);
         }
+    }
+
+    fn release_file(&mut self, file: Handle) -> Option<Detached> {
+        let file = self.descriptors.take_idle(file)?;
+        Some(Detached(Loose::File(file)))
+    }
+
+    fn release_stream(&mut self, socket: Handle) -> Option<Detached> {
+        let socket = self.descriptors.take_idle(socket)?;
+        Some(Detached(Loose::Socket(socket, Mode::Blocking)))
+    }
+
+    fn adopt_file(&mut self, file: Detached) -> Handle {
+        match file.0 {
+            Loose::File(file) => self.descriptors.insert(file, State::default()),
+            _ => panic!("{file:?} is attached as a file of the ring"),
+        }
+    }
+
+    fn adopt_stream(&mut self, socket: Detached) -> io::Result<Handle> {
+        let Loose::Socket(socket, mode) = socket.0 else {
+            panic!("{socket:?} is attached as a stream of the ring")
+        };
+        if mode != Mode::Blocking {
+            socket::set_mode(&socket, Mode::Blocking)?;
+        }
+        Ok(self.descriptors.insert(socket, State::default()))
     }
 
     fn poll(&mut self, park: Park, completions: &mut Vec<Completion>) {

@@ -1,19 +1,28 @@
-//! Further cores of the process: their start, their end, what goes wrong with either.
+//! Further cores of the process: their start, their end, what goes wrong with either, and what changes its core.
 
+use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
+use std::task::Poll;
 use std::thread;
+use std::time::Duration;
 
-use reactor::{RunOptions, World, mailbox, spawn_core};
+use reactor::{
+    AlignedBuffer, DetachedFile, File, OpenOptions, RunOptions, World, mailbox, spawn_core,
+};
 
-use crate::{both, options, same_driver};
+use crate::{Scratch, both, options, same_driver};
 
 both!(
     a_further_core_runs_beside_the_first,
     a_core_that_cannot_start_says_so,
     a_panic_comes_out_of_join,
+    a_file_changes_its_core_with_its_lock,
+    a_file_in_use_stays_where_it_is,
+    a_dropped_detached_file_is_closed,
 );
 
 async fn a_further_core_runs_beside_the_first(world: World) {
@@ -74,4 +83,112 @@ async fn a_panic_comes_out_of_join(world: World) {
     started.wait();
     let panic = catch_unwind(AssertUnwindSafe(|| core.join())).unwrap_err();
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"as planned"));
+}
+
+fn locked(create_new: bool) -> OpenOptions {
+    OpenOptions {
+        read: true,
+        write: true,
+        direct: true,
+        lock: true,
+        create_new,
+        ..OpenOptions::default()
+    }
+}
+
+fn block(byte: u8) -> AlignedBuffer {
+    AlignedBuffer::padded_from(&[byte; 4096])
+}
+
+async fn is_locked(world: &World, path: &Path) -> bool {
+    match world.open(path, locked(false)).await {
+        Ok(_) => false,
+        Err(error) if error.kind() == ErrorKind::ResourceBusy => true,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+async fn a_file_changes_its_core_with_its_lock(world: World) {
+    let scratch = Scratch::new();
+    let path = scratch.join("data");
+    let (to_other, mut at_other) = mailbox::channel::<DetachedFile>(1);
+    let (to_here, mut at_here) = mailbox::channel::<DetachedFile>(1);
+    let core = spawn_core("second", options(same_driver(&world)), |world| async move {
+        let mut round = 0;
+        while let Some(file) = at_other.receive().await {
+            let file = world.attach_file(file);
+            assert_eq!(file.read_at(4096, 0).await.unwrap(), [round; 4096]);
+            round += 1;
+            file.write_at_and_sync(block(round), 0).await.unwrap();
+            to_here.send(file.detach().ok().unwrap()).await.unwrap();
+        }
+    })
+    .unwrap();
+    let file = world.open(&path, locked(true)).await.unwrap();
+    let direct = file.is_direct();
+    file.write_at(block(0), 0).await.unwrap();
+    let mut file = file.detach().ok().unwrap();
+    for round in 1..=20 {
+        to_other.send(file).await.unwrap();
+        file = at_here.receive().await.unwrap();
+        let here = world.attach_file(file);
+        assert_eq!(here.is_direct(), direct);
+        assert_eq!(here.read_at(4096, 0).await.unwrap(), [round; 4096]);
+        file = here.detach().ok().unwrap();
+    }
+    assert!(is_locked(&world, &path).await);
+    drop(world.attach_file(file));
+    assert!(!is_locked(&world, &path).await);
+    drop(to_other);
+    core.join();
+}
+
+/// Detaches as soon as what is under way has ended.
+async fn detach_later(world: &World, file: File) -> DetachedFile {
+    let mut file = file;
+    loop {
+        match file.detach() {
+            Ok(detached) => return detached,
+            Err(same) => file = same,
+        }
+        world.sleep(Duration::from_micros(100)).await;
+    }
+}
+
+async fn a_file_in_use_stays_where_it_is(world: World) {
+    let scratch = Scratch::new();
+    let file = world
+        .open(scratch.join("data"), locked(true))
+        .await
+        .unwrap();
+    let clone = file.clone();
+    let file = file.detach().err().unwrap();
+    drop(clone);
+    // A write whose future is gone, and which has not completed.
+    let write = file.write_at(block(7), 0);
+    let mut write = Box::pin(write);
+    poll_fn(|context| {
+        assert!(write.as_mut().poll(context).is_pending());
+        Poll::Ready(())
+    })
+    .await;
+    drop(write);
+    let file = file.detach().err().unwrap();
+    let file = world.attach_file(detach_later(&world, file).await);
+    assert_eq!(file.read_at(4096, 0).await.unwrap(), [7; 4096]);
+}
+
+async fn a_dropped_detached_file_is_closed(world: World) {
+    let scratch = Scratch::new();
+    let path = scratch.join("data");
+    let file = world.open(&path, locked(true)).await.unwrap();
+    drop(file.detach().ok().unwrap());
+    assert!(!is_locked(&world, &path).await);
+
+    let file = world.open(&path, locked(false)).await.unwrap();
+    let (sender, receiver) = mailbox::channel(1);
+    sender.try_send(file.detach().ok().unwrap()).ok().unwrap();
+    assert!(is_locked(&world, &path).await);
+    drop(receiver);
+    assert!(!is_locked(&world, &path).await);
 }

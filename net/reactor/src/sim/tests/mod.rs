@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::*;
 use crate::{AlignedBuffer, OpenOptions, World};
 
+mod cores;
 mod crashes;
 mod determinism;
 mod files;

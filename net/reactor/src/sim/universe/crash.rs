@@ -73,6 +73,7 @@ impl Universe {
             core.keys = Vec::new();
         }
         let state = &mut self.hosts[host as usize];
+        state.process += 1;
         state.signals.clear();
         state.signal_waiter = None;
         state.crash_due = None;

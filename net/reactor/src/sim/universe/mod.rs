@@ -11,6 +11,7 @@
 
 mod connecting;
 mod crash;
+mod detached;
 mod faults;
 mod files;
 mod sockets;
@@ -24,6 +25,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use slab::Slab;
 
 pub(super) use self::connecting::host_ip;
+use self::detached::DroppedHandles;
+pub(crate) use self::detached::LooseHandle;
 use self::files::{FileWork, OpenFile};
 
 use self::sockets::{SocketWork, Sockets};
@@ -69,6 +72,8 @@ pub(super) struct Host {
     pub(super) drift_ppm: i64,
     /// Wall clock minus simulated time.
     pub(super) wall_offset: i128,
+    /// Counts the host's processes: one ends with each crash.
+    process: u32,
     signals: VecDeque<Signal>,
     signal_waiter: Option<OperationId>,
     next_port: u16,
@@ -82,6 +87,7 @@ pub(super) struct Host {
 /// A core of a process. Never used again after its process died.
 struct Core {
     host: u32,
+    process: u32,
     alive: bool,
     random: Random,
     ready: Vec<Completion>,
@@ -217,6 +223,7 @@ pub(super) struct Universe {
     next_handle: u64,
     files: BTreeMap<Handle, OpenFile>,
     sockets: Sockets,
+    dropped: DroppedHandles,
     crashes_due: Vec<u32>,
 }
 
@@ -240,6 +247,7 @@ impl Universe {
             next_handle: 1,
             files: BTreeMap::new(),
             sockets: Sockets::default(),
+            dropped: DroppedHandles::default(),
             crashes_due: Vec::new(),
         }
     }
@@ -261,6 +269,7 @@ impl Universe {
             booted: 0,
             drift_ppm: 0,
             wall_offset: 0,
+            process: 0,
             signals: VecDeque::new(),
             signal_waiter: None,
             next_port: 32_768,
@@ -281,6 +290,7 @@ impl Universe {
         let core = self.cores.len() as u32;
         self.cores.push(Core {
             host,
+            process: self.hosts[host as usize].process,
             alive: true,
             random: self.random.fork(),
             ready: Vec::new(),
@@ -421,6 +431,7 @@ impl Universe {
 
     /// When the next thing happens.
     pub(super) fn next_event_at(&mut self) -> Option<u64> {
+        self.close_dropped();
         self.answer_bells();
         if !self.crashes_due.is_empty() {
             return Some(self.now);
@@ -430,6 +441,7 @@ impl Universe {
 
     /// Takes the next event and does what it says, except for running a core.
     pub(super) fn advance(&mut self) -> Advance {
+        self.close_dropped();
         self.answer_bells();
         if let Some(host) = self.crashes_due.pop()
             && let Some(crash) = self.hosts[host as usize].crash_due.take()

@@ -492,7 +492,7 @@ impl Universe {
     }
 
     /// Removes an end and tells the other one: by an orderly end, or by a reset if bytes were left unread.
-    fn end_connection(&mut self, handle: Handle, reset: bool) {
+    pub(super) fn end_connection(&mut self, handle: Handle, reset: bool) {
         let Some(end) = self.sockets.ends.remove(&handle) else {
             return;
         };
@@ -605,6 +605,11 @@ impl End {
             receive: None,
             send: None,
         }
+    }
+
+    /// Whether no operation waits on it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.receive.is_none() && self.send.is_none()
     }
 
     fn take_in(&mut self, content: Content) {
