@@ -338,6 +338,9 @@ pub trait Driver {
     /// Time since 1970, as the host's wall clock has it.
     fn unix_time(&self) -> Duration;
 
+    /// Processor time that the core's thread has used, except for looking for work in vain; 0 in the simulation.
+    fn processor_nanos(&self) -> u64;
+
     /// A random number (seeded in the simulation).
     fn random(&mut self) -> u64;
 

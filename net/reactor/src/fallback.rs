@@ -692,6 +692,11 @@ impl Driver for Fallback {
         clock::unix_time()
     }
 
+    fn processor_nanos(&self) -> u64 {
+        let looked = self.spin.spent().as_nanos() as u64;
+        clock::thread_processor_nanos().saturating_sub(looked)
+    }
+
     fn random(&mut self) -> u64 {
         self.random.next()
     }
@@ -706,5 +711,40 @@ impl Driver for Fallback {
 
     fn refusal(&self) -> Option<&str> {
         self.refusal.as_deref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    /// The descriptor of a detached stream stays open, and the kernel must not go on to report it.
+    #[test]
+    fn a_stream_that_left_wakes_nobody() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let accepted = OwnedFd::from(listener.accept().unwrap().0);
+        let mut driver = Fallback::new(Duration::ZERO, None).unwrap();
+        let handle = driver.adopt_stream(Detached(Loose::Socket(accepted, Mode::Blocking)));
+        driver.poll(Park::Poll, &mut Vec::new());
+        let stream = driver.release_stream(handle.unwrap()).unwrap();
+        client.write_all(b"for another core").unwrap();
+        assert_eq!(driver.wait(Some(Duration::from_millis(20))), 0);
+        drop(stream);
+    }
+
+    #[test]
+    fn a_socket_that_cannot_be_watched_is_closed() {
+        let mut driver = Fallback::new(Duration::ZERO, None).unwrap();
+        let (reader, mut writer) = io::pipe().unwrap();
+        // The number of a descriptor that is watched already: what the kernel refuses.
+        let twice = driver.descriptors.insert(reader.into(), Socket::default());
+        driver.register(twice).unwrap();
+        assert!(driver.register(twice).is_err());
+        assert!(driver.descriptors.find(twice).is_none());
+        let error = writer.write(b"nobody reads").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
 }

@@ -1,6 +1,6 @@
 //! The handle through which tasks see their core: clock, randomness, tasks, timers, files, sockets.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use crate::driver::{
 };
 use crate::executor::{BACKGROUND_SLICE, Class, Executor, PanicPolicy, TurnOutcome};
 use crate::file::{File, OpenOptions};
+use crate::load::Load;
 use crate::net::{Address, Listener, Signals, Stream, Unsent};
 use crate::task::{JoinHandle, Task};
 use crate::time::{Elapsed, Sleep, Timers, Timestamp};
@@ -47,7 +48,8 @@ struct Inner {
     /// Streams with bytes to send once the tasks of this turn have run.
     unsent: RefCell<Vec<Unsent>>,
     completions: RefCell<Vec<Completion>>,
-    turn_began: std::cell::Cell<Timestamp>,
+    turn_began: Cell<Timestamp>,
+    load: Load,
 }
 
 /// Operations in flight, by key.
@@ -85,6 +87,7 @@ impl World {
     /// A core on this driver. Somebody must drive it: [`World::block_on`], or an outer loop of
     /// [`World::turn`]s as in the simulation.
     pub fn new(driver: Box<dyn Driver>, policy: PanicPolicy) -> World {
+        let load = Load::new(driver.as_ref());
         let executor = Executor::new(driver.remote_wake(), policy);
         let inner = Inner {
             executor,
@@ -95,7 +98,8 @@ impl World {
             bytes: RefCell::default(),
             unsent: RefCell::default(),
             completions: RefCell::default(),
-            turn_began: std::cell::Cell::default(),
+            turn_began: Cell::default(),
+            load,
         };
         World {
             inner: Rc::new(inner),
@@ -127,6 +131,22 @@ impl World {
     /// Why io_uring was refused, if it was wanted and another driver runs.
     pub fn driver_refusal(&self) -> Option<String> {
         self.inner.driver.borrow().refusal().map(str::to_owned)
+    }
+
+    /// How long this core has worked since it started, in nanoseconds: the time that it was not parked. 0 in the
+    /// simulation.
+    ///
+    /// A parked driver also works for a while, because one system call starts what was asked for, waits, and brings
+    /// what ended. So of each stretch between two calls of this function the larger of two figures counts: the time
+    /// outside of parking, and the processor time that the thread has used. Looking for work before a sleep is none.
+    pub fn busy_nanos(&self) -> u64 {
+        let driver = self.inner.driver.borrow();
+        if driver.kind() == DriverKind::Simulated {
+            return 0;
+        }
+        self.inner
+            .load
+            .busy_nanos(driver.now(), driver.processor_nanos())
     }
 
     // Tasks.
@@ -380,7 +400,15 @@ impl World {
     /// Starts submitted operations, sleeps as `park` allows, and hands completions to their tasks.
     pub fn reap(&self, park: Park) {
         let mut completions = self.inner.completions.take();
-        self.inner.driver.borrow_mut().poll(park, &mut completions);
+        let mut driver = self.inner.driver.borrow_mut();
+        if park == Park::Poll {
+            driver.poll(park, &mut completions);
+        } else {
+            let began = driver.now();
+            driver.poll(park, &mut completions);
+            self.inner.load.parked(driver.now().since(began));
+        }
+        drop(driver);
         self.inner.executor.within(|| {
             for completion in completions.drain(..) {
                 self.complete(completion);

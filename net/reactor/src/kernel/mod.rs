@@ -9,6 +9,7 @@ pub(crate) mod file;
 pub(crate) mod lock;
 pub(crate) mod memory;
 pub(crate) mod pin;
+pub(crate) mod processors;
 pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod spin;

@@ -12,6 +12,7 @@ pub(crate) struct Spin {
     longest: Duration,
     skip: u32,
     skip_next: u32,
+    spent: Duration,
 }
 
 impl Spin {
@@ -21,12 +22,18 @@ impl Spin {
             longest,
             skip: 0,
             skip_next: 1,
+            spent: Duration::ZERO,
         }
     }
 
     /// Whether it ever spins.
     pub(crate) fn is_on(&self) -> bool {
         !self.longest.is_zero()
+    }
+
+    /// Time spent looking so far, to a few nanoseconds per look.
+    pub(crate) fn spent(&self) -> Duration {
+        self.spent
     }
 
     /// Looks for work by `found` for a while; whether it came.
@@ -38,19 +45,20 @@ impl Spin {
             self.skip -= 1;
             return false;
         }
-        let end = clock::monotonic() + self.longest;
-        loop {
+        let began = clock::monotonic();
+        let mut looked = Duration::ZERO;
+        while looked < self.longest {
             for _ in 0..16 {
                 if found() {
                     self.skip_next = 1;
+                    self.spent += looked;
                     return true;
                 }
                 std::hint::spin_loop();
             }
-            if clock::monotonic() >= end {
-                break;
-            }
+            looked = clock::monotonic().since(began);
         }
+        self.spent += looked;
         self.skip = self.skip_next;
         self.skip_next = (self.skip_next * 2).min(SKIPPED_PARKS_MAX);
         false
@@ -76,6 +84,19 @@ mod tests {
         assert!(spins < 25, "{spins} spins");
         assert!((0..1025).any(|_| spin.run(|| true)));
         assert!(spin.run(|| true), "a fruitful spin is followed by another");
+    }
+
+    #[test]
+    fn knows_how_long_it_looked() {
+        let mut spin = Spin::new(Duration::from_millis(2));
+        let began = clock::monotonic();
+        assert!(!spin.run(|| false));
+        assert!(spin.spent() >= Duration::from_millis(2));
+        let before = spin.spent();
+        let found = || clock::monotonic().since(began) > Duration::from_millis(5);
+        while !spin.run(found) {}
+        assert!(spin.spent() > before, "a fruitful look counts as well");
+        assert!(spin.spent() <= clock::monotonic().since(began));
     }
 
     #[test]

@@ -527,6 +527,10 @@ impl Driver for SimulatedDriver {
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
+    fn processor_nanos(&self) -> u64 {
+        0
+    }
+
     fn random(&mut self) -> u64 {
         self.universe.borrow_mut().core_random(self.core)
     }

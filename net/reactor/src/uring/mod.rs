@@ -804,6 +804,11 @@ impl Driver for Uring {
         clock::unix_time()
     }
 
+    fn processor_nanos(&self) -> u64 {
+        let looked = self.spin.spent().as_nanos() as u64;
+        clock::thread_processor_nanos().saturating_sub(looked)
+    }
+
     fn random(&mut self) -> u64 {
         self.random.next()
     }

@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,9 +11,12 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
+use reactor::mailbox::{self, Receiver};
 use reactor::{
-    AlignedBuffer, DetachedFile, File, OpenOptions, RunOptions, World, mailbox, spawn_core,
+    AlignedBuffer, Class, CoreThread, DetachedFile, DetachedStream, DriverChoice, File, Listener,
+    OpenOptions, RunOptions, Stream, World, spawn_core,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{Scratch, both, options, same_driver};
 
@@ -23,6 +27,10 @@ both!(
     a_file_changes_its_core_with_its_lock,
     a_file_in_use_stays_where_it_is,
     a_dropped_detached_file_is_closed,
+    accepted_here_and_served_elsewhere,
+    streams_cross_between_the_drivers,
+    a_stream_in_use_stays_where_it_is,
+    a_dropped_detached_stream_is_closed,
 );
 
 async fn a_further_core_runs_beside_the_first(world: World) {
@@ -191,4 +199,130 @@ async fn a_dropped_detached_file_is_closed(world: World) {
     assert!(is_locked(&world, &path).await);
     drop(receiver);
     assert!(!is_locked(&world, &path).await);
+}
+
+async fn listen(world: &World) -> Listener {
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    world.listen(&any.into()).await.unwrap()
+}
+
+/// A core on this driver that answers every connection it is given with its own bytes, in capitals.
+fn start_server(driver: DriverChoice, mut connections: Receiver<DetachedStream>) -> CoreThread {
+    let serve = |mut stream: Stream| async move {
+        let mut buffer = [0; 512];
+        loop {
+            let count = stream.read(&mut buffer).await.unwrap();
+            if count == 0 {
+                return stream.close().await.unwrap();
+            }
+            buffer.make_ascii_uppercase();
+            stream.write_all(&buffer[..count]).await.unwrap();
+        }
+    };
+    let core = spawn_core("server", options(driver), move |world| async move {
+        let mut tasks = Vec::new();
+        while let Some(stream) = connections.receive().await {
+            let stream = world.attach_stream(stream).unwrap();
+            tasks.push(world.spawn_joinable(Class::Request, serve(stream)));
+        }
+        for task in tasks {
+            task.await.unwrap();
+        }
+    });
+    core.unwrap()
+}
+
+async fn check_served_elsewhere(world: &World, driver: DriverChoice) {
+    const CLIENTS: usize = 50;
+    let (sender, receiver) = mailbox::channel(1);
+    let server = start_server(driver, receiver);
+    let listener = listen(world).await;
+    let mut clients = Vec::new();
+    for number in 0..CLIENTS {
+        let mut client = world.connect(listener.local_address()).await.unwrap();
+        // Every other one has spoken before its connection changes the core.
+        if number % 2 == 0 {
+            client.write_all(b"early ").await.unwrap();
+            world.sleep(Duration::from_micros(100)).await;
+        }
+        let stream = listener.accept().await.unwrap();
+        let peer = stream.peer_address().clone();
+        let stream = stream.detach().ok().unwrap();
+        assert_eq!(stream.peer_address(), &peer);
+        sender.send(stream).await.unwrap();
+        clients.push(client);
+    }
+    drop(sender);
+    for (number, client) in clients.iter_mut().enumerate() {
+        let expected: &[u8] = if number % 2 == 0 {
+            b"EARLY BIRD"
+        } else {
+            b"BIRD"
+        };
+        client.write_all(b"bird").await.unwrap();
+        let mut answer = vec![0; expected.len()];
+        client.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, expected);
+    }
+    for mut client in clients {
+        client.shutdown().await.unwrap();
+        assert_eq!(client.read(&mut [0; 10]).await.unwrap(), 0);
+    }
+    server.join();
+}
+
+async fn accepted_here_and_served_elsewhere(world: World) {
+    check_served_elsewhere(&world, same_driver(&world)).await;
+}
+
+async fn streams_cross_between_the_drivers(world: World) {
+    let other = match same_driver(&world) {
+        DriverChoice::Uring => DriverChoice::Fallback,
+        _ => DriverChoice::Uring,
+    };
+    check_served_elsewhere(&world, other).await;
+}
+
+async fn a_stream_in_use_stays_where_it_is(world: World) {
+    let listener = listen(&world).await;
+    let mut client = world.connect(listener.local_address()).await.unwrap();
+    let mut stream = listener.accept().await.unwrap();
+    // A read under way, which began before there was anything to read.
+    let mut buffer = [0; 4];
+    let read = world.timeout(Duration::from_millis(1), stream.read_exact(&mut buffer));
+    assert!(read.await.is_err());
+    let mut stream = stream.detach().err().unwrap();
+    client.write_all(b"12345").await.unwrap();
+    assert_eq!(stream.read_exact(&mut buffer).await.unwrap(), 4);
+    // A byte is here that nobody has read.
+    let mut stream = stream.detach().err().unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'5');
+    // Bytes that have not been sent.
+    stream.write_all(b"67").await.unwrap();
+    let stream = stream.detach().err().unwrap();
+    client.read_exact(&mut buffer[..2]).await.unwrap();
+    // Idle again: nothing hinders it.
+    let mut stream = world.attach_stream(stream.detach().ok().unwrap()).unwrap();
+    client.write_all(b"89").await.unwrap();
+    stream.read_exact(&mut buffer[..2]).await.unwrap();
+    assert_eq!(&buffer, b"8934");
+    client.shutdown().await.unwrap();
+    assert_eq!(stream.read(&mut buffer).await.unwrap(), 0);
+    assert!(stream.detach().is_err(), "it has ended");
+}
+
+async fn a_dropped_detached_stream_is_closed(world: World) {
+    let listener = listen(&world).await;
+    for in_mailbox in [false, true] {
+        let mut client = world.connect(listener.local_address()).await.unwrap();
+        let stream = listener.accept().await.unwrap().detach().ok().unwrap();
+        if in_mailbox {
+            let (sender, receiver) = mailbox::channel(1);
+            sender.try_send(stream).ok().unwrap();
+            drop(receiver);
+        } else {
+            drop(stream);
+        }
+        assert_eq!(client.read(&mut [0; 10]).await.unwrap(), 0);
+    }
 }

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use reactor::{Class, Elapsed, PanicPolicy, RunOptions, World, run};
+use reactor::{Class, Elapsed, PanicPolicy, RunOptions, World, run, spawn_core};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{both, options, same_driver};
 
@@ -21,6 +22,8 @@ both!(
     wakes_from_another_thread_arrive,
     an_idle_core_uses_no_processor_time,
     a_spinning_core_calms_down,
+    a_core_knows_how_long_it_has_worked,
+    looking_for_work_is_no_work,
     stopping_drops_everything,
     random_numbers_and_clocks,
 );
@@ -278,4 +281,71 @@ fn another_panic_ends_the_core() {
         std::future::pending::<()>().await;
     })
     .unwrap();
+}
+
+/// Processor time of the calling thread.
+fn processor_nanos() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is a valid place for the result (clock_gettime(2)).
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    assert_eq!(result, 0);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+async fn a_core_knows_how_long_it_has_worked(world: World) {
+    let millis = |nanos: u64| nanos as f64 / 1e6;
+    let before = world.busy_nanos();
+    world.sleep(Duration::from_millis(100)).await;
+    let asleep = world.busy_nanos() - before;
+    assert!(asleep < 20_000_000, "{} ms asleep", millis(asleep));
+
+    let began = world.now();
+    while world.now().since(began) < Duration::from_millis(30) {}
+    let busy = world.busy_nanos() - before;
+    assert!(busy >= 30_000_000, "{} ms at work", millis(busy));
+
+    // Most of this work is done by the very calls that park the core.
+    let (before, used_before) = (world.busy_nanos(), processor_nanos());
+    let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let listener = world.listen(&any.into()).await.unwrap();
+    let mut sending = world.connect(listener.local_address()).await.unwrap();
+    let mut receiving = listener.accept().await.unwrap();
+    let bytes = vec![7; 64 << 10];
+    let sender = world.spawn_joinable(Class::Request, async move {
+        for _ in 0..1_000 {
+            sending.write_all(&bytes).await.unwrap();
+        }
+        sending.close().await.unwrap();
+    });
+    let mut buffer = vec![0; 64 << 10];
+    while receiving.read(&mut buffer).await.unwrap() > 0 {}
+    sender.await.unwrap();
+    let (busy, used) = (world.busy_nanos() - before, processor_nanos() - used_before);
+    assert!(
+        busy + 1_000_000 >= used,
+        "{} ms busy, but {} ms of processor time",
+        millis(busy),
+        millis(used)
+    );
+}
+
+async fn looking_for_work_is_no_work(world: World) {
+    let options = RunOptions {
+        spin: Duration::from_millis(20),
+        ..options(same_driver(&world))
+    };
+    let core = spawn_core("spinning", options, |world| async move {
+        let (before, used_before) = (world.busy_nanos(), processor_nanos());
+        // The first of them is looked through.
+        for _ in 0..3 {
+            world.sleep(Duration::from_millis(40)).await;
+        }
+        let (busy, used) = (world.busy_nanos() - before, processor_nanos() - used_before);
+        assert!(used > 5_000_000, "{used} ns: it did not look for work");
+        assert!(busy < used / 2, "{busy} ns busy of {used} ns used");
+    });
+    core.unwrap().join();
 }
