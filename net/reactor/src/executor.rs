@@ -430,7 +430,8 @@ impl Executor {
         let (mut future, waker) = {
             let mut tasks = self.tasks.borrow_mut();
             let task = &mut tasks[slot as usize];
-            task.wake.queued.store(false, Ordering::Release);
+            // Not a mere store: whoever found it set has left something that this poll must see.
+            task.wake.queued.swap(false, Ordering::AcqRel);
             // A late wake for a task that has ended, or one that is being polled further up the stack.
             let Some(future) = task.future.take() else {
                 return;

@@ -675,7 +675,8 @@ impl Driver for Fallback {
         for index in 0..count {
             let readiness = self.epoll.event(index);
             match readiness.tag {
-                WAKE_TAG => self.wake.drain(),
+                // Every raise of the counter is an edge, whatever it stood at.
+                WAKE_TAG => {}
                 SIGNAL_TAG => self.advance_signal(),
                 _ => self.note(readiness),
             }

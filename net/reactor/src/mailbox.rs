@@ -123,6 +123,11 @@ impl<T> Shared<T> {
         self.closed.load(Ordering::Acquire)
     }
 
+    /// Drops what nobody will receive.
+    fn clear(&self) {
+        while self.queue.pop().is_some() {}
+    }
+
     fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.receiver.wake();
@@ -215,12 +220,17 @@ impl<T> Drop for Sender<T> {
 }
 
 impl<T> Permit<'_, T> {
-    /// Sends into the reserved slot. If the receiver is gone meanwhile the message is never read.
+    /// Sends into the reserved slot. If the receiver is gone meanwhile the message is dropped.
     pub fn send(mut self, message: T) {
         self.used = true;
         let pushed = self.shared.queue.push(message);
         assert!(pushed.is_ok(), "a permit without a free slot");
         self.shared.receiver.wake();
+        // The fence in `wake` stands between the push and this look, as one stands between the receiver's end and its
+        // last look: one of the two drops the message.
+        if self.shared.is_closed() {
+            self.shared.clear();
+        }
     }
 }
 
@@ -307,6 +317,6 @@ impl<T: Send> Receiver<T> {
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         self.shared.close();
-        while self.shared.queue.pop().is_some() {}
+        self.shared.clear();
     }
 }

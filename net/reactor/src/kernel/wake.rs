@@ -43,7 +43,8 @@ impl WakeEvent {
 
     /// The core runs again and will look at everything that others left for it.
     pub(crate) fn unpark(&self) {
-        self.state.store(RUNNING, Ordering::SeqCst);
+        // Not a mere store: a wake that this overwrites must be read, or what was left before it might not be seen.
+        self.state.swap(RUNNING, Ordering::AcqRel);
     }
 
     /// Whether somebody woke the core since the last [`WakeEvent::unpark`].
@@ -84,4 +85,74 @@ pub(crate) fn drain_event(mut event: &File) {
     let mut count = [0; 8];
     // Fails if the counter is zero already.
     event.read_exact(&mut count).ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU64;
+    use std::thread;
+
+    /// How often the event was written since it was drained last.
+    fn writes(event: &WakeEvent) -> u64 {
+        let mut count = [0; 8];
+        match (&event.event).read_exact(&mut count) {
+            Ok(()) => u64::from_ne_bytes(count),
+            Err(error) => {
+                assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                0
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_first_wake_of_a_sleeping_core_costs_a_system_call() {
+        let event = WakeEvent::new().unwrap();
+        for _ in 0..3 {
+            (0..100).for_each(|_| event.wake());
+            assert_eq!(writes(&event), 0, "the core runs");
+            assert!(event.is_notified());
+            assert!(!event.park(), "it was woken meanwhile");
+            event.unpark();
+            assert!(event.park());
+            (0..100).for_each(|_| event.wake());
+            assert_eq!(writes(&event), 1);
+            event.unpark();
+        }
+    }
+
+    /// A sleeper that is not woken makes this test hang.
+    #[test]
+    fn no_wake_is_lost() {
+        const WAKERS: u64 = 2;
+        const ROUNDS: u64 = 50_000;
+        let event = Arc::new(WakeEvent::new().unwrap());
+        let left = Arc::new(AtomicU64::new(0));
+        let wakers: Vec<_> = (0..WAKERS)
+            .map(|_| {
+                let (event, left) = (Arc::clone(&event), Arc::clone(&left));
+                thread::spawn(move || {
+                    for _ in 0..ROUNDS {
+                        left.fetch_add(1, Ordering::Relaxed);
+                        event.wake();
+                    }
+                })
+            })
+            .collect();
+        let mut seen = 0;
+        let mut sleeps = 0;
+        while seen < WAKERS * ROUNDS {
+            if event.park() {
+                sleeps += 1;
+                while writes(&event) == 0 {
+                    std::hint::spin_loop();
+                }
+            }
+            event.unpark();
+            seen = left.load(Ordering::Relaxed);
+        }
+        assert!(sleeps > 0);
+        wakers.into_iter().for_each(|waker| waker.join().unwrap());
+    }
 }
