@@ -48,6 +48,15 @@ pub enum Bug {
     VictimDeletedEarly,
     /// The hash counts superseded versions that no pass has dropped yet.
     HashCountsCompacted,
+    /// A life begins with the id behind the last checkpoint, whatever was reserved.
+    CheckpointIdReused,
+    /// An id is used before its reservation is durable.
+    IdBeforeReservation,
+    /// The superblock names a checkpoint when its first image is durable; the other shards' references
+    /// are those of the checkpoint before.
+    SuperblockBeforeImages,
+    /// A checkpoint is published when the superblock's write is submitted.
+    PublishedBeforeSuperblock,
 }
 
 #[cfg(any(test, feature = "testing"))]

@@ -1,15 +1,16 @@
 //! One member: log, coordinator and shards, composed as `net/server` composes them.
 //!
-//! The order is that of the server's `node::checkpoints` and `node::sequencer`, without clocks, clients
-//! and consensus: who leads and what is committed is said from outside.
+//! The order of a checkpoint is the server's own, `engine::checkpoint::Sequence`; that of the pipeline is
+//! a second writing of the server's `node::sequencer`, without clocks, clients and consensus: who leads
+//! and what is committed is said from outside.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use diskio::sim::SimDisk;
 use diskio::{IoId, IoOperation, IoRequest};
-use engine::checkpoint::{ManifestRef, Section};
-use engine::coordinator::{Applied, Coordinator, CoordinatorOutput, FrozenState};
+use engine::checkpoint::{Action, Sequence};
+use engine::coordinator::{Applied, Coordinator, CoordinatorOutput};
 use engine::image::ShardEvent;
 use engine::shard::{Shard, ShardRequest};
 use wal::{Checkpoint, Entry, Index, Term, Vote, Wal, WalEvent};
@@ -25,22 +26,6 @@ const IDS_PER_RESERVATION: u64 = 3;
 /// This member's number.
 const MEMBER: u64 = 2;
 
-/// Where the checkpoint under way is.
-#[derive(Debug)]
-enum Stage {
-    Idle,
-    Reserving,
-    Freezing,
-    Writing {
-        frozen: FrozenState,
-        term: u64,
-        manifests: Vec<Option<ManifestRef>>,
-    },
-    Publishing {
-        id: u32,
-    },
-}
-
 /// An entry was executed and its effects are visible.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Executed {
@@ -55,11 +40,7 @@ pub(crate) struct Member {
     pub(crate) shards: Vec<Shard>,
     shape: Shape,
     slip: Slip,
-    stage: Stage,
-    next_id: u64,
-    reserved: u64,
-    /// The references that the superblock has.
-    named: Vec<ManifestRef>,
+    sequence: Sequence,
     /// Index of the checkpoint that counts.
     pub(crate) checkpoint: u64,
     /// Terms of the log from entry `terms_base` on.
@@ -93,14 +74,14 @@ impl Member {
         } = found;
         let superblock = &opened.superblock;
         let checkpoint = superblock.checkpoint_index.0;
-        let reserved = superblock.checkpoint_ids_reserved;
-        let next_id = match slip {
-            Slip::ReusedCheckpointId => superblock.checkpoint_id + 1,
-            _ => reserved + 1,
-        };
-        let named = match Section::decode(&superblock.section) {
-            Ok(section) => section.manifests,
-            Err(_) => vec![ManifestRef::default(); shards.len()],
+        let (id, reserved) = (superblock.checkpoint_id, superblock.checkpoint_ids_reserved);
+        let sequence = match slip {
+            Slip::ReusedCheckpointId => {
+                let mut sequence = Sequence::new(id, id, IDS_PER_RESERVATION);
+                sequence.ids_reserved(reserved);
+                sequence
+            }
+            _ => Sequence::new(id, reserved, IDS_PER_RESERVATION),
         };
         let terms = std::iter::once(superblock.checkpoint_term.0);
         let terms = terms.chain(opened.entries.iter().map(|entry| entry.term.0));
@@ -111,10 +92,7 @@ impl Member {
             shards,
             shape,
             slip,
-            stage: Stage::Idle,
-            next_id,
-            reserved,
-            named,
+            sequence,
             checkpoint,
             terms_base: checkpoint,
             terms: terms.collect(),
@@ -235,16 +213,14 @@ impl Member {
                 }
                 WalEvent::HardStateDurable { .. } | WalEvent::Stopped => {}
                 WalEvent::CheckpointIdsReserved { through } => {
-                    self.reserved = through;
-                    if matches!(self.stage, Stage::Reserving) {
-                        self.stage = Stage::Idle;
-                        self.begin_checkpoint();
-                    }
+                    self.sequence.ids_reserved(through);
+                    self.follow_sequence();
                 }
                 WalEvent::CheckpointDurable { id, index } => {
                     self.checkpoint = index.0;
                     self.checkpoints += 1;
-                    self.published(id as u32);
+                    self.sequence.superblock_durable(id);
+                    self.follow_sequence();
                 }
                 WalEvent::NoSpace { file } | WalEvent::Poisoned { file, .. } => {
                     return broken(Promise::Progress, format!("the log gives up on {file}"));
@@ -276,7 +252,8 @@ impl Member {
         while let Some(event) = self.shards[shard].next_event() {
             match event {
                 ShardEvent::ImageDurable { id, manifest } => {
-                    self.image_durable(shard, id, manifest)
+                    self.sequence.image_durable(shard as u16, id, manifest);
+                    self.follow_sequence();
                 }
                 ShardEvent::NoSpace => {
                     return broken(Promise::Progress, format!("shard {shard} finds no space"));
@@ -325,11 +302,9 @@ impl Member {
                     apply_hash: self.coordinator.apply_hash(),
                 }),
                 CoordinatorOutput::Frozen(frozen) => {
-                    self.stage = Stage::Writing {
-                        frozen,
-                        term: self.term_at(frozen.applied.index),
-                        manifests: vec![None; self.shards.len()],
-                    };
+                    let term = self.term_at(frozen.applied.index);
+                    let shards = self.shards.len() as u16;
+                    self.sequence.frozen(frozen, term, shards);
                 }
             }
         }
@@ -359,79 +334,48 @@ impl Member {
 
     /// Begins a checkpoint, unless one is under way or nothing was executed since the last one.
     pub(crate) fn begin_checkpoint(&mut self) {
-        let idle = matches!(self.stage, Stage::Idle);
-        if !idle || self.coordinator.applied().index <= self.checkpoint {
-            return;
-        }
-        if self.next_id > self.reserved {
-            let through = self.reserved + IDS_PER_RESERVATION;
-            self.wal.reserve_checkpoint_ids(through);
-            if self.slip == Slip::ReservationNotAwaited {
-                self.reserved = through;
-                return self.begin_checkpoint();
-            }
-            self.stage = Stage::Reserving;
-        } else {
-            let id = self.next_id as u32;
-            self.next_id += 1;
-            self.stage = Stage::Freezing;
-            self.frozen_ids.push(id);
-            self.coordinator.freeze(id);
+        if self.coordinator.applied().index > self.checkpoint {
+            self.sequence.begin();
+            self.follow_sequence();
         }
     }
 
     /// Whether no checkpoint is under way.
     pub(crate) fn is_idle(&self) -> bool {
-        matches!(self.stage, Stage::Idle)
+        self.sequence.is_idle()
     }
 
-    fn image_durable(&mut self, shard: usize, id: u32, manifest: ManifestRef) {
-        let Stage::Writing {
-            frozen,
-            term,
-            manifests,
-        } = &mut self.stage
-        else {
-            return;
-        };
-        assert_eq!(frozen.id, id, "image of another checkpoint");
-        manifests[shard] = Some(manifest);
-        let complete: Option<Vec<ManifestRef>> = match self.slip {
-            Slip::FirstImageCounts => {
-                let pairs = manifests.iter().zip(&self.named);
-                Some(pairs.map(|(new, old)| new.unwrap_or(*old)).collect())
+    fn follow_sequence(&mut self) {
+        while let Some(action) = self.sequence.next_action() {
+            match action {
+                Action::ReserveIds { through } => self.wal.reserve_checkpoint_ids(through),
+                Action::Freeze { id } => {
+                    self.frozen_ids.push(id);
+                    self.coordinator.freeze(id);
+                }
+                Action::WriteSuperblock {
+                    id,
+                    mut index,
+                    mut term,
+                    section,
+                } => {
+                    if self.slip == Slip::IndexOfPublication {
+                        index = self.coordinator.applied().index;
+                        term = self.term_at(index);
+                    }
+                    self.wal.checkpoint(Checkpoint {
+                        id: id.into(),
+                        index: Index(index),
+                        term: Term(term),
+                        section: section.encode(),
+                    });
+                }
+                Action::Publish { id, .. } => {
+                    for shard in &mut self.shards {
+                        shard.published(id);
+                    }
+                }
             }
-            _ => manifests.iter().copied().collect(),
-        };
-        let Some(complete) = complete else {
-            return;
-        };
-        let (frozen, mut term) = (*frozen, *term);
-        let mut index = frozen.applied.index;
-        if self.slip == Slip::IndexOfPublication {
-            index = self.coordinator.applied().index;
-            term = self.terms[(index - self.terms_base) as usize];
-        }
-        self.named.clone_from(&complete);
-        self.wal.checkpoint(Checkpoint {
-            id: id.into(),
-            index: Index(index),
-            term: Term(term),
-            section: frozen.section(complete).encode(),
-        });
-        self.stage = Stage::Publishing { id };
-        if self.slip == Slip::PublishedBeforeDurable {
-            self.published(id);
-        }
-    }
-
-    fn published(&mut self, id: u32) {
-        if !matches!(self.stage, Stage::Publishing { id: publishing } if publishing == id) {
-            return;
-        }
-        self.stage = Stage::Idle;
-        for shard in &mut self.shards {
-            shard.published(id);
         }
     }
 }

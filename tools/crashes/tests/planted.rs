@@ -78,14 +78,15 @@ of_the_engine! {
     a_forgotten_manifest_is_found AllocatorForgetsManifest life(300) [OpensAfterCrash],
     a_segment_deleted_early_is_found VictimDeletedEarly cut(300) [OpensAfterCrash],
     a_stale_generation_is_found StaleGenerationAccepted lost(300) [NoSilentDifference],
+    a_superblock_before_all_images_is_found SuperblockBeforeImages cut(300) [OpensAfterCrash],
+    publishing_before_the_superblock_is_durable_is_found PublishedBeforeSuperblock cut(300) [OpensAfterCrash, ReadableAfterCrash],
+    an_id_used_twice_is_found CheckpointIdReused life(300) [IdUsedOnce],
+    an_id_used_before_it_is_reserved_is_found IdBeforeReservation life(300) [IdUsedOnce],
 }
 
 of_the_composition! {
-    a_checkpoint_by_its_first_image_is_found FirstImageCounts cut(300) [OpensAfterCrash],
     a_superblock_before_the_pages_is_found SuperblockBeforePages life(300) [OpensAfterCrash, ReadableAfterCrash],
-    publishing_before_the_superblock_is_durable_is_found PublishedBeforeDurable cut(300) [OpensAfterCrash, ReadableAfterCrash],
-    an_id_used_twice_is_found ReusedCheckpointId lost(300) [NoSilentDifference],
-    a_reservation_that_is_not_awaited_is_found ReservationNotAwaited life(300) [IdUsedOnce],
+    an_id_used_twice_passes_old_pages_for_new ReusedCheckpointId lost(300) [NoSilentDifference],
     a_replay_past_the_commit_is_found ReplayPastCommit follow(300) [OnlyCommittedIsExecuted],
     the_index_of_the_publication_is_found IndexOfPublication life(300) [ImageIsItsIndex],
 }

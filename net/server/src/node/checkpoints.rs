@@ -1,21 +1,15 @@
-//! Checkpoints of a member: when one begins, and its way from the freeze to the superblock.
+//! Checkpoints of a member: when one begins, and what its steps mean here.
 //!
-//! ```text
-//! due → id reserved → freeze (coordinator, all shards) → images durable → superblock → published, log cut
-//! ```
-//!
-//! Never two at once. An id is reserved in the superblock before it is used and never used again, also
-//! not by a later life. The shards write their images in slices of background work; a full disk delays a
-//! checkpoint and ends nothing.
+//! Their order is that of [`engine::checkpoint::Sequence`]: this module reports to it what happened and
+//! executes what it asks for. The shards write their images in slices of background work; a full disk
+//! delays a checkpoint and ends nothing.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
-use engine::checkpoint::{ManifestRef, SECTION_BYTES_MAX};
-use engine::coordinator::FrozenState;
+use engine::checkpoint::{Action, SECTION_BYTES_MAX, Sequence};
 use engine::image::{Dirty, ShardEvent};
 use engine::page::PAGE_BYTES;
-use raft::Term;
 use reactor::Timestamp;
 
 use super::sequencer::{CheckpointStep, Volume};
@@ -97,36 +91,10 @@ pub struct CheckpointStatus {
     pub count: u64,
 }
 
-/// Where the checkpoint under way is.
-#[derive(Debug)]
-enum Stage {
-    /// There is none.
-    Idle,
-    /// Ids are being reserved.
-    Reserving,
-    /// The shards are asked to fix their images.
-    Freezing,
-    /// They write them.
-    Writing(Images),
-    /// The superblock is being written.
-    Publishing { index: u64 },
-}
-
-/// The images of a checkpoint that is being written.
-#[derive(Debug)]
-struct Images {
-    frozen: FrozenState,
-    term: Term,
-    /// By shard, once they are durable.
-    manifests: Vec<Option<ManifestRef>>,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
-    stage: RefCell<Stage>,
-    next_id: Cell<u64>,
-    reserved: Cell<u64>,
+    sequence: RefCell<Sequence>,
     status: Cell<CheckpointStatus>,
     /// What had been applied at the last freeze.
     frozen_at: Cell<Volume>,
@@ -144,9 +112,7 @@ impl Checkpoints {
     /// After `status`, with ids up to `reserved` used up or lost.
     pub(super) fn new(status: CheckpointStatus, reserved: u64) -> Checkpoints {
         Checkpoints {
-            stage: RefCell::new(Stage::Idle),
-            next_id: Cell::new(reserved + 1),
-            reserved: Cell::new(reserved),
+            sequence: RefCell::new(Sequence::new(status.id, reserved, IDS_PER_RESERVATION)),
             status: Cell::new(status),
             frozen_at: Cell::default(),
             quiet_since: Cell::default(),
@@ -157,7 +123,7 @@ impl Checkpoints {
     }
 
     fn is_idle(&self) -> bool {
-        matches!(*self.stage.borrow(), Stage::Idle)
+        self.sequence.borrow().is_idle()
     }
 }
 
@@ -208,72 +174,87 @@ impl Node {
     }
 
     fn begin_checkpoint_at_any_index(&self) {
-        let checkpoints = &self.0.checkpoints;
-        let mut sequencer = self.0.sequencer.borrow_mut();
-        if !sequencer.is_open() {
-            return;
+        self.advance_checkpoint(|sequence| {
+            sequence.begin();
+        });
+    }
+
+    /// Tells the order of a checkpoint what happened, and does what comes next.
+    fn advance_checkpoint(&self, happened: impl FnOnce(&mut Sequence)) {
+        let mut sequence = self.0.checkpoints.sequence.borrow_mut();
+        if !self.0.sequencer.borrow().is_open() {
+            sequence.close();
         }
-        if checkpoints.next_id.get() > checkpoints.reserved.get() {
-            let through = checkpoints.reserved.get() + IDS_PER_RESERVATION;
-            if through > u64::from(u32::MAX) {
-                // Page headers have no room for more; the log grows from here on.
-                return;
+        happened(&mut sequence);
+        while let Some(action) = sequence.next_action() {
+            self.execute_checkpoint_action(action);
+        }
+    }
+
+    fn execute_checkpoint_action(&self, action: Action) {
+        match action {
+            Action::ReserveIds { through } => {
+                let mut sequencer = self.0.sequencer.borrow_mut();
+                sequencer.reserve_checkpoint_ids(through);
             }
-            *checkpoints.stage.borrow_mut() = Stage::Reserving;
-            sequencer.reserve_checkpoint_ids(through);
-        } else {
-            let id = checkpoints.next_id.get();
-            checkpoints.next_id.set(id + 1);
-            *checkpoints.stage.borrow_mut() = Stage::Freezing;
-            checkpoints.frozen_at.set(sequencer.volume());
-            let now = self.0.world.now();
-            checkpoints.began.set(now);
-            checkpoints.bytes.set(self.0.shards.dirty().dirty_bytes);
-            self.0.upkeep.frozen(now);
-            sequencer.freeze(id as u32);
+            Action::Freeze { id } => self.freeze(id),
+            Action::WriteSuperblock {
+                id,
+                index,
+                term,
+                section,
+            } => self.0.sequencer.borrow_mut().checkpoint(wal::Checkpoint {
+                id: id.into(),
+                index: wal::Index(index),
+                term: wal::Term(term),
+                section: section.encode(),
+            }),
+            Action::Publish { id, index } => return self.published(id, index),
         }
         self.0.work.raise();
     }
 
+    fn freeze(&self, id: u32) {
+        let checkpoints = &self.0.checkpoints;
+        let mut sequencer = self.0.sequencer.borrow_mut();
+        checkpoints.frozen_at.set(sequencer.volume());
+        let now = self.0.world.now();
+        checkpoints.began.set(now);
+        checkpoints.bytes.set(self.0.shards.dirty().dirty_bytes);
+        self.0.upkeep.frozen(now);
+        sequencer.freeze(id);
+    }
+
     /// Takes what the pipeline reports.
     pub(super) fn take_checkpoint_step(&self, step: CheckpointStep) {
-        let checkpoints = &self.0.checkpoints;
         match step {
             CheckpointStep::Reserved(through) => {
-                checkpoints.reserved.set(through);
-                let reserving = matches!(*checkpoints.stage.borrow(), Stage::Reserving);
-                if reserving {
-                    *checkpoints.stage.borrow_mut() = Stage::Idle;
-                    self.begin_checkpoint_at_any_index();
-                }
+                self.advance_checkpoint(|sequence| sequence.ids_reserved(through));
             }
             CheckpointStep::Frozen(frozen, term) => {
                 let (id, index) = (frozen.id.into(), frozen.applied.index);
                 let fields = self.checkpoint_fields(id, index);
                 self.0.logger.info("checkpoint begins", &fields);
-                *checkpoints.stage.borrow_mut() = Stage::Writing(Images {
-                    frozen,
-                    term,
-                    manifests: vec![None; usize::from(self.0.shards.count())],
-                });
+                let shards = self.0.shards.count();
+                self.advance_checkpoint(|sequence| sequence.frozen(frozen, term.0, shards));
                 self.0.shards.wake_background();
             }
-            CheckpointStep::Durable(id) => self.checkpoint_durable(id),
+            CheckpointStep::Durable(id) => {
+                self.advance_checkpoint(|sequence| sequence.superblock_durable(id));
+            }
         }
     }
 
-    fn checkpoint_durable(&self, id: u64) {
+    fn published(&self, id: u32, index: u64) {
         let checkpoints = &self.0.checkpoints;
-        let stage = checkpoints.stage.replace(Stage::Idle);
-        let Stage::Publishing { index } = stage else {
-            unreachable!("checkpoint {id} was published in {stage:?}")
+        let status = CheckpointStatus {
+            id: id.into(),
+            index,
+            count: checkpoints.status.get().count + 1,
         };
-        let count = checkpoints.status.get().count + 1;
-        checkpoints
-            .status
-            .set(CheckpointStatus { id, index, count });
-        self.0.shards.published(id as u32);
-        let [id, index, pages, bytes] = self.checkpoint_fields(id, index);
+        checkpoints.status.set(status);
+        self.0.shards.published(id);
+        let [id, index, pages, bytes] = self.checkpoint_fields(id.into(), index);
         let took = self.0.world.now().since(checkpoints.began.get());
         let seconds = ("seconds", took.as_secs_f64().into());
         let fields = [id, index, pages, bytes, seconds];
@@ -319,7 +300,9 @@ impl Node {
         while let Some(event) = self.0.shards.next_event(shard) {
             match event {
                 ShardEvent::ImageDurable { id, manifest } => {
-                    self.image_durable(shard, id, manifest);
+                    self.advance_checkpoint(|sequence| {
+                        sequence.image_durable(shard, id, manifest);
+                    });
                 }
                 ShardEvent::NoSpace => {
                     self.0.checkpoints.disk_full.set(true);
@@ -330,34 +313,6 @@ impl Node {
                 }
             }
         }
-    }
-
-    fn image_durable(&self, shard: u16, id: u32, manifest: ManifestRef) {
-        let mut stage = self.0.checkpoints.stage.borrow_mut();
-        let Stage::Writing(images) = &mut *stage else {
-            unreachable!("shard {shard} wrote image {id} in {stage:?}")
-        };
-        assert_eq!(images.frozen.id, id, "image of another checkpoint");
-        images.manifests[usize::from(shard)] = Some(manifest);
-        let manifests: Option<Vec<ManifestRef>> = images.manifests.iter().copied().collect();
-        let Some(manifests) = manifests else {
-            return;
-        };
-        let mut sequencer = self.0.sequencer.borrow_mut();
-        if !sequencer.is_open() {
-            // A log that is being closed takes nothing more: the next life starts from the last checkpoint.
-            return;
-        }
-        let frozen = images.frozen;
-        sequencer.checkpoint(wal::Checkpoint {
-            id: id.into(),
-            index: wal::Index(frozen.applied.index),
-            term: wal::Term(images.term.0),
-            section: frozen.section(manifests).encode(),
-        });
-        let index = frozen.applied.index;
-        *stage = Stage::Publishing { index };
-        self.0.work.raise();
     }
 
     /// Looks once a second whether a full disk has room again, whether the node is idle, and what the

@@ -1,0 +1,2 @@
+mod section;
+mod sequence;
