@@ -139,7 +139,8 @@ pub struct CoreThread {
 }
 
 impl CoreThread {
-    /// Blocks the thread until the core has ended. Not for a task of a core that the other one may still need.
+    /// Blocks the thread until the core has ended. Not for a task whose own core the other one may still need: while
+    /// it blocks, nothing that its core has asked for or closed is carried out.
     pub fn join(self) {
         if let Err(panic) = self.thread.join() {
             resume_unwind(panic);

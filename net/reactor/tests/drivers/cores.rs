@@ -232,6 +232,41 @@ fn start_server(driver: DriverChoice, mut connections: Receiver<DetachedStream>)
     core.unwrap()
 }
 
+/// More than two sockets' buffers hold, towards a client that reads late: the server must wait for space, and its
+/// core must not.
+async fn check_large_answer(world: &World, driver: DriverChoice) {
+    const BYTES: usize = 16 << 20;
+    let (sender, receiver) = mailbox::channel(2);
+    let server = start_server(driver, receiver);
+    let listener = listen(world).await;
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        clients.push(world.connect(listener.local_address()).await.unwrap());
+        let stream = listener.accept().await.unwrap();
+        sender.send(stream.detach().ok().unwrap()).await.unwrap();
+    }
+    drop(sender);
+    let (mut small, large) = (clients.pop().unwrap(), clients.pop().unwrap());
+    let (mut reading, mut writing) = tokio::io::split(large);
+    let writer = world.spawn_joinable(Class::Request, async move {
+        writing.write_all(&vec![b'x'; BYTES]).await.unwrap();
+        writing.shutdown().await.unwrap();
+    });
+    // Until neither side can go on.
+    world.sleep(Duration::from_millis(50)).await;
+    small.write_all(b"small").await.unwrap();
+    let mut answer = [0; 5];
+    small.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"SMALL");
+    let mut bytes = Vec::new();
+    reading.read_to_end(&mut bytes).await.unwrap();
+    assert!(bytes.len() == BYTES && bytes.iter().all(|&byte| byte == b'X'));
+    writer.await.unwrap();
+    small.shutdown().await.unwrap();
+    assert_eq!(small.read(&mut answer).await.unwrap(), 0);
+    server.join();
+}
+
 async fn check_served_elsewhere(world: &World, driver: DriverChoice) {
     const CLIENTS: usize = 50;
     let (sender, receiver) = mailbox::channel(1);
@@ -281,6 +316,7 @@ async fn streams_cross_between_the_drivers(world: World) {
         _ => DriverChoice::Uring,
     };
     check_served_elsewhere(&world, other).await;
+    check_large_answer(&world, other).await;
 }
 
 async fn a_stream_in_use_stays_where_it_is(world: World) {
