@@ -155,6 +155,7 @@ fn main() {
                     limit: usize::MAX,
                     bytes_max: 128 * 1024,
                     values,
+                    passing: false,
                 };
                 let chunk = ready(store.scan(&query));
                 after = chunk.items.last().map(|(key, _, _)| key.clone());

@@ -30,6 +30,8 @@ pub enum Defect {
     HeaderOfWave,
     /// A put that keeps its value loses the lease rule: it takes over the former lease too.
     IgnoreValueKeepsLease,
+    /// The pass of a compaction drops what a long read has pinned.
+    PassIgnoresPins,
     /// The apply hash counts what each shard did apart.
     HashPerShard,
 }

@@ -41,6 +41,11 @@ fn the_engine_is_a_sequential_etcd() {
     assert!(counts.crashes > 0, "nothing ever crashed");
     assert!(counts.slices > 0, "no background work was ever done");
     assert!(counts.hashes > 0, "no hash was ever compared");
+    assert!(counts.lists > 0, "no list ever came to its end");
+    assert!(
+        counts.lists_compacted > 0,
+        "no compaction ever overtook a list"
+    );
     assert!(counts.scrubbed > 0, "nothing was ever scrubbed");
 }
 
@@ -84,5 +89,6 @@ planted! {
     a_count_that_ends_at_the_limit_is_found: CountEndsAtLimit,
     a_header_of_the_wave_is_found: HeaderOfWave,
     an_ignored_value_that_keeps_the_lease_is_found: IgnoreValueKeepsLease,
+    a_pass_that_ignores_pins_is_found: PassIgnoresPins,
     a_hash_per_shard_is_found: HashPerShard,
 }

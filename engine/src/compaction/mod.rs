@@ -20,7 +20,13 @@
 //! revisions below C only. Those never reach the store once `ShardRequest::Compact` has: every request that
 //! names a revision is compared with the compact revision when it is handled, also each further chunk of a
 //! read that began before, and answered `Refused`. A pass starts in the shard after that request, on the
-//! same thread, so there is no reader in between and no pin is needed. In particular:
+//! same thread, so there is no reader in between.
+//!
+//! The exception are large lists, which take many requests at one revision: they pin it in the shard while it
+//! is still readable (`ShardRequest::Pin`), and requests that name the pin are answered below C too. So the
+//! shard lets a pass go only to the horizon H = min(C, lowest pinned revision), and what was said of C holds
+//! for H; with the last pin below C the rest of the pass becomes due. Collection moves records whose versions
+//! stay and needs no horizon of its own. In particular:
 //!
 //! - A watch from exactly C reads events at C and later. Events are read from history segments, of which
 //!   none goes that has an event at C or later. The key-value before an event at C stands below C and is
@@ -31,8 +37,6 @@
 //!   compaction is a wave of its own, so that is the shard's own during the whole wave, and the view before
 //!   the wave is at C or later.
 //! - Changing requests look at the newest version only, which goes only if it is a tombstone: no key.
-//!
-//! Hence the horizon H of DURABILITY 6 is always C itself.
 
 mod chain;
 mod collect;

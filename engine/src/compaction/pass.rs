@@ -65,10 +65,11 @@ impl Pass {
         self.next.main
     }
 
-    /// A compaction to `revision` is due; the pass under way goes on to there.
-    pub(crate) fn extend(&mut self, revision: i64) {
+    /// A compaction to `revision` is due; the pass under way goes on to there. `false` if it goes there
+    /// already.
+    pub(crate) fn extend(&mut self, revision: i64) -> bool {
         if revision <= self.target {
-            return;
+            return false;
         }
         // Keys of events at the former target may have been compacted to that one only.
         let former = Revision {
@@ -85,6 +86,7 @@ impl Pass {
         self.batch.clear();
         self.target = revision;
         self.done = false;
+        true
     }
 
     /// Does a slice of the walk.

@@ -114,6 +114,12 @@ impl Cache {
         }
     }
 
+    /// Takes in `bytes`, which take `memory` bytes: they go in the order in which they came, unless they
+    /// are used.
+    pub(super) fn insert_passing(&mut self, place: Place, bytes: Bytes, memory: u64) {
+        self.take_in(place, bytes, memory, 0);
+    }
+
     fn take_in(&mut self, place: Place, bytes: Bytes, memory: u64, uses: u8) {
         self.remove(place);
         let charge = memory + ENTRY_BYTES;

@@ -5,7 +5,7 @@ use diskio::FileName;
 
 use super::record::padded;
 use super::segment::{PIECE_ALIGNMENT, Piece, Place, SegmentKind};
-use super::{EventLog, Loc, Record, RecordError, need_of};
+use super::{EventLog, Loc, Reader, Record, RecordError, need_of};
 use crate::revision::Revision;
 use crate::step::Need;
 use crate::store::LoadError;
@@ -112,6 +112,10 @@ impl EventLog {
             len,
         };
         let expected = self.expectations.remove(&(segment.raw(), offset));
+        let reader = match self.passing.take_wanted(need) {
+            true => Reader::Passing,
+            false => Reader::Point,
+        };
         let Some((holder, index)) = self.locate(segment, offset, len) else {
             // The record may have been copied and its segment be gone since it was asked for. Whoever
             // wants it asks again; twice for the same is no such case.
@@ -128,7 +132,7 @@ impl EventLog {
             Some(bytes) => {
                 let start = (offset - aligned(offset)) as usize;
                 let bytes = bytes.slice(start.min(bytes.len())..);
-                self.take(loc, &piece, bytes, expected)?;
+                self.take(reader, loc, &piece, bytes, expected)?;
             }
         }
         if in_tail {
@@ -144,6 +148,7 @@ impl EventLog {
     /// Takes `bytes`, which begin where `loc` does: one record, or all records of `piece`.
     fn take(
         &mut self,
+        reader: Reader,
         loc: Loc,
         piece: &Piece,
         bytes: Bytes,
@@ -165,7 +170,7 @@ impl EventLog {
             Record::decode(&bytes, self.salt)
                 .and_then(|record| check_place(&record, loc, piece, expected))
                 .map_err(|error| refused(loc.offset, error))?;
-            self.keep_record(loc, &bytes);
+            self.keep_record(reader, loc, &bytes);
         } else if !is_piece {
             let error = record.map_or_else(|error| error, |_| wrong(OTHER_LENGTH));
             return Err(refused(loc.offset, error));
@@ -173,21 +178,24 @@ impl EventLog {
         if is_piece {
             let checked = check_records(piece, &bytes, self.salt);
             let place = (loc.segment.raw(), piece.offset);
-            let former = self.windows.peek(place).map_or(0, Bytes::len);
+            let former = self.window(place).map_or(0, Bytes::len);
             if let Some(error) = checked.error
                 && checked.len <= former
             {
                 return Err(refused(piece.offset + checked.len as u32, error));
             }
             let memory = u64::from(piece.padded_end() - piece.offset);
-            self.windows
-                .insert(place, bytes.slice(..checked.len), memory);
+            let window = bytes.slice(..checked.len);
+            match reader {
+                Reader::Point => self.windows.insert(place, window, memory),
+                Reader::Passing => self.passing.windows.insert_passing(place, window, memory),
+            }
         }
         Ok(())
     }
 
     /// Keeps a checked record; copied if the bytes around it would take much more memory.
-    fn keep_record(&mut self, loc: Loc, bytes: &Bytes) {
+    fn keep_record(&mut self, reader: Reader, loc: Loc, bytes: &Bytes) {
         let len = loc.len as usize;
         let around = bytes.len() as u64 + u64::from(loc.offset - aligned(loc.offset));
         let place: Place = (loc.segment.raw(), loc.offset);
@@ -198,7 +206,10 @@ impl EventLog {
         if let Some(held) = self.held.get_mut(&place) {
             *held = Some(record.clone());
         }
-        self.records.insert(place, record, memory);
+        match reader {
+            Reader::Point => self.records.insert(place, record, memory),
+            Reader::Passing => self.passing.records.insert_passing(place, record, memory),
+        }
     }
 
     /// Keeps the record that `need` names, once it is brought, until [`EventLog::release_held`].
@@ -230,6 +241,7 @@ impl EventLog {
         let place: Place = (loc.segment.raw(), loc.offset);
         // What is kept there now was not the one.
         self.records.remove(place);
+        self.passing.remove(place);
         if self.expectations.len() >= EXPECTATIONS_MAX {
             self.expectations.pop_first();
         }

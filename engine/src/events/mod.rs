@@ -15,6 +15,7 @@ mod cache;
 mod disk;
 mod load;
 mod loc;
+mod passing;
 mod record;
 mod segment;
 mod space;
@@ -31,6 +32,7 @@ use bytes::Bytes;
 
 pub(crate) use disk::Completed;
 pub use loc::{Loc, SegmentClass, SegmentId};
+pub(crate) use passing::Reader;
 pub use record::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES, Record, RecordError};
 pub(crate) use segment::SegmentKind;
 
@@ -41,6 +43,7 @@ use crate::store::{MissingHook, StoreConfig};
 use crate::tree::Draws;
 use cache::Cache;
 use disk::Disk;
+use passing::Passing;
 use record::padded;
 use segment::{PIECE_ALIGNMENT, Piece, Place, SEGMENT_BYTES_LIMIT, Segment};
 use stream::{Growth, Stream};
@@ -78,6 +81,8 @@ pub(crate) struct EventLog {
     records: Cache,
     /// Pieces that were read back, up to their first damage.
     windows: Cache,
+    /// What was read back for large scans.
+    passing: Passing,
     /// Records that an operation under way wants all at once, and those of them that were brought.
     held: BTreeMap<Place, Option<Bytes>>,
     /// Revisions of records that are being read back, where the reader knows them.
@@ -85,6 +90,8 @@ pub(crate) struct EventLog {
     /// What else a reader will need soon.
     hints: Vec<Need>,
     hinted_bytes: u64,
+    /// Whose hints those are.
+    hinting: Reader,
     disk: Disk,
     /// Test mode: records that have to be loaded before they are read.
     missing: Option<Draws<Place>>,
@@ -107,6 +114,7 @@ impl EventLog {
             ..hook
         });
         let windows_bytes = config.value_cache_bytes / WINDOWS_PART;
+        let records_bytes = config.value_cache_bytes - windows_bytes;
         EventLog {
             shard: config.shard,
             salt: config.salt,
@@ -120,12 +128,14 @@ impl EventLog {
             live_bytes: 0,
             leaving: Vec::new(),
             dropped: None,
-            records: Cache::new(config.value_cache_bytes - windows_bytes),
+            records: Cache::new(records_bytes),
             windows: Cache::new(windows_bytes),
+            passing: Passing::beside(records_bytes, windows_bytes),
             held: BTreeMap::new(),
             expectations: BTreeMap::new(),
             hints: Vec::new(),
             hinted_bytes: 0,
+            hinting: Reader::Point,
             disk: Disk::default(),
             missing: hook.map(Draws::new),
             absent: std::collections::BTreeSet::new(),
@@ -166,6 +176,7 @@ impl EventLog {
             + self.settled.tail.memory_bytes()
             + self.records.bytes()
             + self.windows.bytes()
+            + self.passing.bytes()
             + index
     }
 
@@ -240,6 +251,7 @@ impl EventLog {
         *live -= len;
         self.live_bytes -= len;
         self.records.remove((loc.segment.raw(), loc.offset));
+        self.passing.remove((loc.segment.raw(), loc.offset));
     }
 
     fn stream(&self, kind: SegmentKind) -> &Stream {
@@ -293,19 +305,63 @@ impl EventLog {
     ///
     /// If `revision` is known, the value of another record is not given.
     pub(crate) fn value(&mut self, loc: Loc, revision: Option<Revision>) -> Step<Bytes> {
-        ready!(self.enter(loc));
-        match self.value_in_memory(loc, revision) {
-            Some(value) => Step::Ready(value),
-            None => {
-                if let Some(revision) = revision {
-                    self.expect(loc, revision);
-                }
-                Step::Need(need_of(loc))
-            }
-        }
+        self.value_for(Reader::Point, loc, revision)
     }
 
-    fn value_in_memory(&mut self, loc: Loc, revision: Option<Revision>) -> Option<Bytes> {
+    /// [`EventLog::value`] for whom it may concern.
+    pub(crate) fn value_for(
+        &mut self,
+        reader: Reader,
+        loc: Loc,
+        revision: Option<Revision>,
+    ) -> Step<Bytes> {
+        ready!(self.enter(loc));
+        if let Some(value) = self.value_in_memory(reader, loc, revision) {
+            return Step::Ready(value);
+        }
+        if let Some(value) = self.value_passing(reader, loc, revision) {
+            return Step::Ready(value);
+        }
+        if let Some(revision) = revision {
+            self.expect(loc, revision);
+        }
+        if reader == Reader::Passing {
+            self.passing.want(need_of(loc));
+        }
+        Step::Need(need_of(loc))
+    }
+
+    /// The value of a record that was read back for a scan. Who is no scan makes it stay.
+    fn value_passing(
+        &mut self,
+        reader: Reader,
+        loc: Loc,
+        revision: Option<Revision>,
+    ) -> Option<Bytes> {
+        if self.passing.bytes() == 0 {
+            return None;
+        }
+        let (segment, index) = self.locate(loc.segment, loc.offset, loc.len)?;
+        let piece = segment.pieces[index];
+        let at = (loc.offset - piece.offset) as usize;
+        let place = (loc.segment.raw(), loc.offset);
+        let window = self.passing.windows.peek((loc.segment.raw(), piece.offset));
+        let in_window = window.and_then(|window| (at < window.len()).then(|| window.slice(at..)));
+        let bytes = in_window.or_else(|| self.passing.records.peek(place).cloned())?;
+        let range = value_range(&bytes, loc, revision)?;
+        if reader == Reader::Point {
+            let record = Bytes::copy_from_slice(&bytes[..loc.len as usize]);
+            self.records.insert(place, record, u64::from(loc.len));
+        }
+        Some(bytes.slice(range))
+    }
+
+    fn value_in_memory(
+        &mut self,
+        reader: Reader,
+        loc: Loc,
+        revision: Option<Revision>,
+    ) -> Option<Bytes> {
         let (segment, index) = self.locate(loc.segment, loc.offset, loc.len)?;
         let piece = segment.pieces[index];
         let at = (loc.offset - piece.offset) as usize;
@@ -313,7 +369,13 @@ impl EventLog {
             let range = value_range(hot.bytes().get(at..)?, loc, revision)?;
             return hot.slice(at + range.start..at + range.end);
         }
-        if let Some(window) = self.windows.get((loc.segment.raw(), piece.offset))
+        // A scan is no sign that something will be used again.
+        let window_place = (loc.segment.raw(), piece.offset);
+        let window = match reader {
+            Reader::Point => self.windows.get(window_place),
+            Reader::Passing => self.windows.peek(window_place),
+        };
+        if let Some(window) = window
             && let Some(bytes) = window.get(at..)
             && let Some(range) = value_range(bytes, loc, revision)
         {
@@ -321,9 +383,10 @@ impl EventLog {
         }
         let place = (loc.segment.raw(), loc.offset);
         let held = self.held.get(&place).and_then(Option::as_ref);
-        let record = match held {
-            Some(record) => record,
-            None => self.records.get(place)?,
+        let record = match (held, reader) {
+            (Some(record), _) => record,
+            (None, Reader::Point) => self.records.get(place)?,
+            (None, Reader::Passing) => self.records.peek(place)?,
         };
         let range = value_range(record, loc, revision)?;
         Some(record.slice(range))
@@ -334,6 +397,12 @@ impl EventLog {
         self.bytes_in_memory(loc).is_some()
     }
 
+    /// The piece at `place` as far as it was read back and is sound.
+    fn window(&self, place: Place) -> Option<&Bytes> {
+        let kept = self.windows.peek(place);
+        kept.or_else(|| self.passing.windows.peek(place))
+    }
+
     fn bytes_in_memory(&self, loc: Loc) -> Option<&[u8]> {
         let (segment, index) = self.locate(loc.segment, loc.offset, loc.len)?;
         let piece = segment.pieces[index];
@@ -342,11 +411,13 @@ impl EventLog {
         if let Some(hot) = self.hot(segment, index) {
             return hot.bytes().get(range);
         }
-        let window = self.windows.peek((loc.segment.raw(), piece.offset));
+        let window = self.window((loc.segment.raw(), piece.offset));
         if let Some(bytes) = window.and_then(|window| window.get(range)) {
             return Some(bytes);
         }
-        let record = self.records.peek((loc.segment.raw(), loc.offset))?;
+        let place = (loc.segment.raw(), loc.offset);
+        let kept = self.records.peek(place);
+        let record = kept.or_else(|| self.passing.records.peek(place))?;
         record.get(..loc.len as usize)
     }
 

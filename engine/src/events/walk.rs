@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::record::padded;
 use super::segment::{Piece, Segment, SegmentKind};
-use super::{EventLog, Loc, RECORD_HEADER_BYTES, Record, SegmentId, need_of};
+use super::{EventLog, Loc, RECORD_HEADER_BYTES, Reader, Record, SegmentId, need_of};
 use crate::revision::Revision;
 use crate::step::{Need, Step, ready};
 
@@ -107,7 +107,7 @@ impl EventLog {
         let at = (cursor.offset - piece.offset) as usize;
         let bytes = match self.hot(segment, cursor.piece) {
             Some(hot) => hot.bytes(),
-            None => self.windows.peek((segment.id.raw(), piece.offset))?,
+            None => self.window((segment.id.raw(), piece.offset))?,
         };
         bytes.get(at..).filter(|bytes| !bytes.is_empty())
     }
@@ -167,8 +167,7 @@ impl EventLog {
         let body = match self.hot(segment, cursor.piece) {
             Some(hot) => hot.slice(range),
             None => self
-                .windows
-                .peek((segment.id.raw(), piece.offset))
+                .window((segment.id.raw(), piece.offset))
                 .map(|window| window.slice(range)),
         };
         let body = body.expect("a record was read there");
@@ -192,7 +191,7 @@ impl EventLog {
             return;
         };
         let resident = self.hot(segment, index).is_some()
-            || self.windows.peek((segment.id.raw(), next.offset)).is_some();
+            || self.window((segment.id.raw(), next.offset)).is_some();
         let both = u64::from(piece.padded_end() - piece.offset)
             + u64::from(next.padded_end() - next.offset);
         if next.first.main <= to && !resident && both <= self.windows.bytes_max() / HINTED_PART {
@@ -211,7 +210,12 @@ impl EventLog {
             return true;
         }
         self.hinted_bytes += u64::from(loc.len);
-        self.hinted_bytes <= self.records.bytes_max() / HINTED_PART && self.hint(need_of(loc))
+        let room = match self.hinting {
+            Reader::Point => self.records.bytes_max() / HINTED_PART,
+            // Many of them are read as pieces.
+            Reader::Passing => self.passing.windows.bytes_max() / HINTED_PART,
+        };
+        self.hinted_bytes <= room && self.hint(need_of(loc))
     }
 
     /// Notes what else a reader will need; `false` if no further hint is taken.
@@ -222,10 +226,11 @@ impl EventLog {
         self.hints.len() < HINTS_MAX
     }
 
-    /// Forgets the hints of former calls.
-    pub(crate) fn clear_hints(&mut self) {
+    /// Forgets the hints of former calls; those to come are of `reader`.
+    pub(crate) fn begin_hints(&mut self, reader: Reader) {
         self.hints.clear();
         self.hinted_bytes = 0;
+        self.hinting = reader;
     }
 
     /// Forgets a hint: it is what is answered.
@@ -236,11 +241,18 @@ impl EventLog {
     /// The hints noted since they were cleared, in the order of their places. Many records of one piece are
     /// one read of the piece.
     pub(crate) fn take_hints(&mut self) -> Vec<Need> {
+        if self.hints.is_empty() {
+            return Vec::new();
+        }
         let mut hints = std::mem::take(&mut self.hints);
-        self.clear_hints();
+        self.hinted_bytes = 0;
         hints.sort_unstable();
         hints.dedup();
-        let mut room = self.windows.bytes_max() / HINTED_PART;
+        let windows = match self.hinting {
+            Reader::Point => &self.windows,
+            Reader::Passing => &self.passing.windows,
+        };
+        let mut room = windows.bytes_max() / HINTED_PART;
         let mut merged = Vec::with_capacity(hints.len());
         for group in hints.chunk_by(|a, b| {
             let (a, b) = (self.piece_of_need(a), self.piece_of_need(b));
@@ -254,6 +266,9 @@ impl EventLog {
                 }
                 _ => merged.extend_from_slice(group),
             }
+        }
+        if self.hinting == Reader::Passing {
+            merged.iter().for_each(|need| self.passing.want(*need));
         }
         merged
     }

@@ -7,6 +7,7 @@
 
 mod events;
 mod hash;
+mod list;
 mod range;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use crate::command::*;
 
 pub use events::{EventRead, LeaseKeysRead};
 pub use hash::HashRead;
+pub use list::{ListEnd, ListOrder, ListRead, ListValues, Listed, OutlineRead, sort_outline};
 pub use range::RangeRead;
 
 /// The main revision at which `range` reads, given the published and the compact revision.

@@ -30,6 +30,8 @@ pub struct RangeRead {
     wanted: usize,
     lanes: Vec<Lane>,
     merged: Vec<KeyValue>,
+    /// Bytes of keys and values that were brought.
+    bytes: usize,
     scanned: i64,
     count: i64,
     single: bool,
@@ -78,6 +80,7 @@ impl RangeRead {
             wanted: wanted(&range),
             lanes: lanes.collect(),
             merged: Vec::new(),
+            bytes: 0,
             scanned: 0,
             count: 0,
             single,
@@ -113,6 +116,7 @@ impl RangeRead {
                 key: self.range.range.start.clone(),
                 at: self.at,
                 values: wants_value(&self.range),
+                pin: None,
             })
         } else if self.range.count_only {
             ShardRequest::Count {
@@ -142,6 +146,8 @@ impl RangeRead {
             limit,
             bytes_max: CHUNK_BYTES,
             values: wants_value(&self.range),
+            lengths: false,
+            pin: None,
             bounds: RevisionBounds::of(&self.range),
         }
     }
@@ -161,12 +167,19 @@ impl RangeRead {
             ShardReply::Chunk(chunk) => {
                 self.scanned += chunk.scanned;
                 self.count += chunk.count.unwrap_or(0);
+                let len = |kv: &KeyValue| kv.key.len() + kv.value.len();
+                self.bytes += chunk.kvs.iter().map(len).sum::<usize>();
                 lane.take(chunk);
                 self.merge();
             }
             ShardReply::Refused => self.refused = true,
             reply => unreachable!("a range never gets {reply:?}"),
         }
+    }
+
+    /// Bytes of keys and values that the shards have brought so far.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     fn has_enough(&self) -> bool {
@@ -223,7 +236,7 @@ impl RangeRead {
             count = self.scanned;
         }
         let mut kvs = self.merged;
-        sort(range, &mut kvs);
+        sort_by(range, &mut kvs, |kv| kv);
         let limit = usize::try_from(range.limit).unwrap_or(0);
         let more = limit > 0 && kvs.len() > limit;
         if more {
@@ -248,7 +261,7 @@ impl Lane {
 
 /// How many keys are needed. Only key order is read in order: any other order, and revision bounds,
 /// need everything. As in etcd an order of none cuts before it sorts by another target.
-fn wanted(range: &Range) -> usize {
+pub(super) fn wanted(range: &Range) -> usize {
     let by_key = range.sort_target == SortTarget::Key && range.sort_order == SortOrder::Ascend;
     let in_order = range.sort_order == SortOrder::None || by_key;
     if range.limit <= 0 || !in_order || !RevisionBounds::of(range).are_off() {
@@ -259,16 +272,17 @@ fn wanted(range: &Range) -> usize {
         .saturating_add(1)
 }
 
-/// Sorts key-values that are in key order; equal ones keep that order.
-fn sort(range: &Range, kvs: &mut [KeyValue]) {
+/// Sorts what is in key order; equal ones keep that order.
+pub(super) fn sort_by<T>(range: &Range, items: &mut [T], kv_of: impl Fn(&T) -> &KeyValue) {
     let descending = range.sort_order == SortOrder::Descend;
     if range.sort_target == SortTarget::Key {
         if descending {
-            kvs.reverse();
+            items.reverse();
         }
         return;
     }
-    kvs.sort_by(|a, b| {
+    items.sort_by(|a, b| {
+        let (a, b) = (kv_of(a), kv_of(b));
         let order = match range.sort_target {
             SortTarget::Key => a.key.cmp(&b.key),
             SortTarget::Version => a.version.cmp(&b.version),

@@ -13,6 +13,7 @@
 
 mod batch;
 mod interrupted;
+mod pins;
 mod request;
 mod serve;
 
@@ -30,7 +31,9 @@ use crate::step::{Need, Step};
 use crate::store::{LoadError, Store, StoreConfig};
 use crate::txn::Path;
 use interrupted::Interrupted;
+use pins::Pins;
 
+pub use pins::{PINS_MAX, PinId};
 pub use request::{
     Applied, Batch, Damage, EventsRequest, Finding, Get, Question, ScanReply, ScanRequest,
     ShardReply, ShardRequest, Verdict, Write,
@@ -54,6 +57,7 @@ pub(crate) fn key_hash(key: &[u8]) -> u64 {
 pub struct Shard {
     store: Store,
     compacted: i64,
+    pins: Pins,
     paths: VecDeque<Path>,
     progress: Option<batch::Progress>,
     /// Operation of the request under way that the store holds records for.
@@ -83,6 +87,7 @@ impl Shard {
         Shard {
             store,
             compacted,
+            pins: Pins::default(),
             paths: VecDeque::new(),
             progress: None,
             held_for: None,
@@ -135,8 +140,20 @@ impl Shard {
             ShardRequest::LeaseKeys(leases) => self.lease_keys(leases),
             ShardRequest::Compact(revision) => {
                 self.compacted = self.compacted.max(*revision);
-                self.store.compact(*revision);
+                self.store.refuse_below(*revision);
+                self.store.drop_below(self.horizon());
                 Step::Ready(ShardReply::Compacted)
+            }
+            ShardRequest::Pin { at, .. } if *at < self.compacted => {
+                Step::Ready(ShardReply::Refused)
+            }
+            ShardRequest::Pin { id, at } => {
+                Step::Ready(ShardReply::Pinned(self.pins.insert(*id, *at)))
+            }
+            ShardRequest::Unpin(id) => {
+                self.pins.remove(*id);
+                let pass_is_due = self.store.drop_below(self.horizon());
+                Step::Ready(ShardReply::Unpinned { pass_is_due })
             }
             ShardRequest::Get(get) => self.get(get),
             ShardRequest::Scan(scan) => self.scan(scan),
@@ -158,6 +175,21 @@ impl Shard {
             }
             ShardRequest::Sizes => Step::Ready(ShardReply::Sizes(self.store.sizes())),
         }
+    }
+
+    /// Versions that only reads below this revision see are dropped: the compact revision, or the lowest
+    /// pinned one below it.
+    fn horizon(&self) -> i64 {
+        if self.defect == Defect::PassIgnoresPins {
+            return self.compacted;
+        }
+        let pinned = self.pins.lowest().unwrap_or(i64::MAX);
+        self.compacted.min(pinned)
+    }
+
+    /// Whether a read at `at` may begin or go on.
+    fn is_readable(&self, at: i64, pin: Option<PinId>) -> bool {
+        at >= self.compacted || self.pins.hold(pin, at)
     }
 
     /// What the shell reads for `need`.

@@ -9,6 +9,7 @@ use crate::command::*;
 use crate::compaction::{HashPart, HashRequest};
 use crate::key::KeyRange;
 use crate::revision::Revision;
+use crate::shard::PinId;
 use crate::store::{EventChunk, EventQuery, RangeSet, Sizes, Version};
 
 /// One message to a shard. Requests that change it must reach it one at a time, in the order in
@@ -39,6 +40,15 @@ pub enum ShardRequest {
     LeaseKeys(Vec<LeaseId>),
     /// Reads below this revision are refused from here on.
     Compact(i64),
+    /// Keep what is readable at a revision for the reads that name this pin, until `Unpin`.
+    Pin {
+        /// Its name.
+        id: PinId,
+        /// Main revision.
+        at: i64,
+    },
+    /// That read is over. Without that pin nothing happens.
+    Unpin(PinId),
     /// One key.
     Get(Get),
     /// A chunk of keys.
@@ -67,6 +77,11 @@ pub enum ShardRequest {
 }
 
 impl ShardRequest {
+    /// Whether there is something worth loading while its answer is on its way.
+    pub fn reads_ahead(&self) -> bool {
+        matches!(self, ShardRequest::Scan(scan) if scan.pin.is_some() && scan.values)
+    }
+
     /// Whether it executes or evaluates operations of a wave; then only one comes at a time.
     pub(crate) fn is_of_wave(&self) -> bool {
         matches!(
@@ -101,6 +116,13 @@ pub enum ShardReply {
     LeaseKeys(Vec<Vec<Bytes>>),
     /// To `Compact`.
     Compacted,
+    /// To `Pin`. Without it, because there are too many, the read may go on until a compaction overtakes it.
+    Pinned(bool),
+    /// To `Unpin`.
+    Unpinned {
+        /// The pin has held back the pass of a compaction, which may go on.
+        pass_is_due: bool,
+    },
     /// To `Get`.
     Value(Option<KeyValue>),
     /// To `Scan`.
@@ -279,6 +301,8 @@ pub struct Get {
     pub(crate) key: Bytes,
     pub(crate) at: i64,
     pub(crate) values: bool,
+    /// The pin that holds `at`.
+    pub(crate) pin: Option<PinId>,
 }
 
 /// A read of the next keys of a range.
@@ -290,6 +314,10 @@ pub struct ScanRequest {
     pub(crate) limit: usize,
     pub(crate) bytes_max: usize,
     pub(crate) values: bool,
+    /// Bring the lengths of the values, which do not come themselves.
+    pub(crate) lengths: bool,
+    /// The pin that holds `at`; only large reads have one.
+    pub(crate) pin: Option<PinId>,
     pub(crate) bounds: RevisionBounds,
     /// Count the whole range as well.
     pub(crate) count: bool,
@@ -300,6 +328,8 @@ pub struct ScanRequest {
 pub struct ScanReply {
     /// Keys within the revision bounds.
     pub(crate) kvs: Vec<KeyValue>,
+    /// Length of each one's value, if lengths were asked for.
+    pub(crate) value_bytes: Vec<u32>,
     /// Keys passed, within the bounds or not.
     pub(crate) scanned: i64,
     /// The last key passed, if the range goes on behind it.

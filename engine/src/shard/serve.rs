@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::command::*;
+use crate::events::RECORD_HEADER_BYTES;
 use crate::shard::batch::read_key;
 use crate::shard::request::*;
 use crate::shard::{Shard, ShardReply};
@@ -18,14 +19,14 @@ const COMPARE_CHUNK_BYTES: usize = 1 << 20;
 
 impl Shard {
     pub(super) fn get(&mut self, get: &Get) -> Step<ShardReply> {
-        if get.at < self.compacted {
+        if !self.is_readable(get.at, get.pin) {
             return Step::Ready(ShardReply::Refused);
         }
         read_key(&mut self.store, &get.key, get.at, get.values).map(ShardReply::Value)
     }
 
     pub(super) fn scan(&mut self, request: &ScanRequest) -> Step<ShardReply> {
-        if request.at < self.compacted {
+        if !self.is_readable(request.at, request.pin) {
             return Step::Ready(ShardReply::Refused);
         }
         let count = if request.count {
@@ -40,6 +41,7 @@ impl Shard {
             limit: request.limit,
             bytes_max: request.bytes_max,
             values: request.values,
+            passing: request.pin.is_some(),
         }));
         let resume = chunk.more.then(|| {
             let last = chunk.items.last().expect("a chunk with more is not empty");
@@ -50,8 +52,16 @@ impl Shard {
             let modified = version.modified.main;
             request.bounds.admit(version.create, modified)
         });
+        let mut value_bytes = Vec::new();
+        let kvs = within.map(|item| {
+            if request.lengths {
+                value_bytes.push(value_len(&item.0, &item.1));
+            }
+            key_value(item)
+        });
         Step::Ready(ShardReply::Chunk(ScanReply {
-            kvs: within.map(key_value).collect(),
+            kvs: kvs.collect(),
+            value_bytes,
             scanned,
             resume,
             count,
@@ -104,6 +114,7 @@ impl Shard {
                 limit: COMPARE_CHUNK_KEYS,
                 bytes_max: COMPARE_CHUNK_BYTES,
                 values,
+                passing: false,
             });
             let chunk = match (chunk, after) {
                 (Step::Ready(chunk), _) => chunk,
@@ -156,6 +167,12 @@ fn stored<'a>(version: &Version, value: &'a [u8]) -> Stored<'a> {
         lease: version.lease,
         value,
     }
+}
+
+/// Bytes of the value of a version of `key`: what its record has beside header and key.
+fn value_len(key: &[u8], version: &Version) -> u32 {
+    let others = RECORD_HEADER_BYTES + key.len();
+    version.loc.len.saturating_sub(others as u32)
 }
 
 fn key_value((key, version, value): (Bytes, Version, Bytes)) -> KeyValue {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::interrupted::{Progress, Question};
 use super::{Event, EventChunk, EventQuery, Store};
 use crate::command::KeyValue;
-use crate::events::Record;
+use crate::events::{Reader, Record};
 use crate::revision::Revision;
 use crate::step::{Step, ready};
 
@@ -45,7 +45,7 @@ impl Store {
     /// Each call makes progress but may cover less than asked for: go on at `next`.
     pub fn events(&mut self, query: &EventQuery<'_>) -> Step<EventChunk> {
         let mut found = self.resumed(query);
-        self.log.clear_hints();
+        self.log.begin_hints(Reader::Point);
         match self.collect_events(query, &mut found) {
             Step::Ready(()) => {}
             // Whole revisions that were found are an answer; the caller comes back for the rest.

@@ -144,8 +144,24 @@ impl Store {
     /// Notes that reads below `revision` are refused from here on. What they alone needed is dropped by
     /// [`Store::maintain`].
     pub fn compact(&mut self, revision: i64) {
+        self.refuse_below(revision);
+        self.drop_below(revision);
+    }
+
+    /// Notes that reads below `revision` are refused from here on, but for those that the caller knows.
+    pub(crate) fn refuse_below(&mut self, revision: i64) {
         self.compact_revision = self.compact_revision.max(revision);
-        self.pass.extend(self.compact_revision);
+    }
+
+    /// Nobody reads below `revision` any more, which is at most the compact revision: what was needed there
+    /// alone may go. Answers whether there may be something.
+    pub(crate) fn drop_below(&mut self, revision: i64) -> bool {
+        assert!(
+            revision <= self.compact_revision,
+            "{revision} is readable above {}",
+            self.compact_revision
+        );
+        self.pass.extend(revision)
     }
 
     /// The highest revision that [`Store::compact`] was told, 0 for none.

@@ -8,7 +8,7 @@ use super::history::behind;
 use super::interrupted::{Progress, Question};
 use super::{Scan, ScanChunk, Store, Version};
 use crate::command::{KeyValue, LeaseId};
-use crate::events::Loc;
+use crate::events::{Loc, Reader};
 use crate::key::{End, KeyRange};
 use crate::mvcc::versions::{self, Entry, Found};
 use crate::page::{Page, SlotId, Swip};
@@ -23,6 +23,13 @@ const EVENTS_PER_KEY_SCANNED: u64 = 2;
 struct Bounds {
     start: Vec<u8>,
     end: Option<Vec<u8>>,
+}
+
+fn reader_of(query: &Scan<'_>) -> Reader {
+    match query.passing {
+        true => Reader::Passing,
+        false => Reader::Point,
+    }
 }
 
 fn successor(key: &[u8]) -> Vec<u8> {
@@ -203,7 +210,7 @@ impl Store {
         if bounds.is_empty() {
             return Step::Ready(ScanChunk::default());
         }
-        self.log.clear_hints();
+        self.log.begin_hints(reader_of(query));
         match self.collect(query, &bounds, &mut found) {
             Step::Ready(more) => Step::Ready(found.finish(more)),
             // What was found is an answer; the caller comes back for the rest.
@@ -228,6 +235,10 @@ impl Store {
             let end = bounds.end_in(&self.pages[leaf]);
             for cell in first..end {
                 if found.is_full(query) {
+                    if query.passing {
+                        // What the next chunk is going to want.
+                        self.hint_cells(leaf, cell..end, query, query.limit);
+                    }
                     return Step::Ready(true);
                 }
                 match self.item_at(leaf, cell, query) {
@@ -259,7 +270,11 @@ impl Store {
             return Step::Ready(None);
         };
         let value = match query.values {
-            true => ready!(self.value_of(&version)),
+            true => {
+                let revision = Some(version.modified);
+                let reader = reader_of(query);
+                ready!(self.log.value_for(reader, version.loc, revision))
+            }
             false => Bytes::new(),
         };
         Step::Ready(Some((version, value)))
@@ -562,6 +577,7 @@ mod tests {
                     limit: 1_000,
                     bytes_max: 1 << 20,
                     values: true,
+                    passing: false,
                 })
             });
             let chunk = chunk.expect("undamaged");

@@ -99,6 +99,9 @@ pub struct Scan<'a> {
     pub bytes_max: usize,
     /// Bring the values.
     pub values: bool,
+    /// The scan is a large one: what is loaded for it is not kept for others, and what its next chunk
+    /// wants is hinted at.
+    pub passing: bool,
 }
 
 /// Answer to a [`Scan`].

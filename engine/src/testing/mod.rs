@@ -8,7 +8,7 @@ mod random;
 mod workload;
 
 pub use disk::DiskConfig;
-pub use node::{Node, NodeConfig};
+pub use node::{List, Node, NodeConfig};
 pub use oracle::Oracle;
 pub use random::Random;
 pub use workload::{Workload, authorized};

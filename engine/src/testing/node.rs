@@ -9,8 +9,11 @@ use crate::command::*;
 use crate::compaction::{COLLECT_BELOW_PERCENT, Maintained};
 use crate::coordinator::{Coordinator, CoordinatorConfig, CoordinatorOutput, Published};
 use crate::entry::EntryError;
-use crate::read::{EventRead, HashRead, LeaseKeysRead, RangeRead, resolve_revision};
-use crate::shard::{Damage, EventsRequest, Shard, ShardReply, ShardRequest};
+use crate::read::{
+    EventRead, HashRead, LeaseKeysRead, ListEnd, ListOrder, ListRead, ListValues, Listed,
+    OutlineRead, RangeRead, resolve_revision, sort_outline,
+};
+use crate::shard::{Damage, EventsRequest, PinId, Shard, ShardReply, ShardRequest};
 use crate::step::{Need, Step};
 use crate::store::{EventChunk, MissingHook, StoreConfig};
 use crate::txn::ReadTxn;
@@ -52,6 +55,25 @@ pub struct Node {
     slices: u64,
     /// Attempts since a shard last answered.
     fruitless: usize,
+    last_pin: u64,
+}
+
+/// A range that is read in pieces, at a revision that is held for it.
+#[derive(Debug)]
+pub struct List {
+    range: Authorized<Range>,
+    at: i64,
+    pin: PinId,
+    asked: Vec<(u16, ShardRequest)>,
+    outline: Vec<Listed>,
+    stage: ListStage,
+    kvs: Vec<KeyValue>,
+}
+
+#[derive(Debug)]
+enum ListStage {
+    Outline(ListRead),
+    Values(ListValues, ListEnd),
 }
 
 impl Node {
@@ -89,6 +111,7 @@ impl Node {
             maintains: true,
             slices: 0,
             fruitless: 0,
+            last_pin: 0,
         }
     }
 
@@ -343,6 +366,133 @@ impl Node {
             read.on_reply(shard, reply);
         }
         read.finish()
+    }
+
+    /// Begins to read a range in pieces; none if its answer cannot come so.
+    ///
+    /// # Errors
+    /// `FutureRevision`, `Compacted`.
+    pub fn list(&mut self, range: Authorized<Range>) -> Result<Option<List>, CommandError> {
+        if ListOrder::of(&range).is_none() {
+            return Ok(None);
+        }
+        let current = self.coordinator.applied().revision;
+        let compacted = self.coordinator.compact_revision();
+        let at = resolve_revision(&range, current, compacted)?;
+        self.last_pin += 1;
+        let pin = PinId(self.last_pin);
+        let shards = self.coordinator.shards();
+        for shard in 0..shards {
+            let mut asked = vec![(shard, ShardRequest::Pin { id: pin, at })];
+            if let (_, ShardReply::Refused) = self.answer(&mut asked) {
+                self.unpin(pin);
+                return Err(CommandError::Compacted);
+            }
+        }
+        let outline = ListRead::outline(&range, at, pin, shards);
+        Ok(Some(List {
+            range,
+            at,
+            pin,
+            asked: Vec::new(),
+            outline: Vec::new(),
+            stage: ListStage::Outline(outline),
+            kvs: Vec::new(),
+        }))
+    }
+
+    fn unpin(&mut self, pin: PinId) {
+        for shard in 0..self.coordinator.shards() {
+            self.answer(&mut vec![(shard, ShardRequest::Unpin(pin))]);
+        }
+    }
+
+    /// Lets a shard answer one of the list's requests; its reply when that was the last one.
+    ///
+    /// # Errors
+    /// `Compacted`, although its revision is held.
+    pub fn go_on(&mut self, list: &mut List) -> Option<Result<RangeReply, CommandError>> {
+        let done = match &mut list.stage {
+            ListStage::Outline(read) => {
+                while let Some(request) = read.poll() {
+                    list.asked.push(request);
+                }
+                if !read.is_done() {
+                    let (shard, reply) = self.answer(&mut list.asked);
+                    read.on_reply(shard, reply);
+                }
+                list.outline.extend(read.take());
+                read.is_done()
+            }
+            ListStage::Values(read, _) => {
+                while let Some(request) = read.poll() {
+                    list.asked.push(request);
+                }
+                if !read.has_some() && !read.is_done() {
+                    let (shard, reply) = self.answer(&mut list.asked);
+                    read.on_reply(shard, reply);
+                }
+                list.kvs
+                    .extend(read.take().into_iter().map(|listed| listed.kv));
+                read.is_done()
+            }
+        };
+        if !done {
+            return None;
+        }
+        list.asked.clear();
+        match self.end_stage(list) {
+            Ok(None) => None,
+            Ok(Some(reply)) => Some(Ok(reply)),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    fn end_stage(&mut self, list: &mut List) -> Result<Option<RangeReply>, CommandError> {
+        let (range, shards) = (&list.range, self.coordinator.shards());
+        let end = match &list.stage {
+            ListStage::Outline(read) => read.finish()?,
+            ListStage::Values(read, _) if read.is_overtaken() => {
+                return Err(CommandError::Compacted);
+            }
+            ListStage::Values(_, end) => {
+                let reply = RangeReply {
+                    kvs: std::mem::take(&mut list.kvs),
+                    more: end.more,
+                    count: end.count,
+                };
+                sort_outline(range, &mut list.outline);
+                for (listed, kv) in list.outline.iter().zip(&reply.kvs) {
+                    let len = match range.keys_only {
+                        true => 0,
+                        false => listed.value_bytes as usize,
+                    };
+                    assert_eq!(kv.value.len(), len, "the outline of {:?}", kv.key);
+                }
+                assert_eq!(list.outline.len(), reply.kvs.len());
+                self.unpin(list.pin);
+                return Ok(Some(reply));
+            }
+        };
+        let values = match ListOrder::of(range) {
+            Some(ListOrder::Outline) => {
+                let mut outline = list.outline.clone();
+                sort_outline(range, &mut outline);
+                let read = OutlineRead::new(range, list.at, list.pin, shards, outline);
+                ListValues::Outline(read)
+            }
+            _ => {
+                let read = ListRead::values(range, list.at, list.pin, shards, end.keys);
+                ListValues::Keys(read)
+            }
+        };
+        list.stage = ListStage::Values(values, end);
+        Ok(None)
+    }
+
+    /// Lets go of a list before its end.
+    pub fn leave_list(&mut self, list: List) {
+        self.unpin(list.pin);
     }
 
     /// Executes a transaction without writes at the published revision.

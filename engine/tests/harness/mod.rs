@@ -12,7 +12,9 @@ use engine::key::KeyRange;
 use engine::lease::LeaseChange;
 use engine::shard::EventsRequest;
 use engine::store::{MissingHook, RangeSet};
-use engine::testing::{Defect, DiskConfig, Node, NodeConfig, Oracle, Random, Workload, authorized};
+use engine::testing::{
+    Defect, DiskConfig, List, Node, NodeConfig, Oracle, Random, Workload, authorized,
+};
 
 /// What was done.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,6 +30,10 @@ pub(crate) struct Counts {
     /// Slices of background work.
     pub(crate) slices: u64,
     pub(crate) hashes: u64,
+    /// Ranges that were read in pieces to their end.
+    pub(crate) lists: u64,
+    /// Those of them that a compaction has made unreadable for others.
+    pub(crate) lists_compacted: u64,
     /// Pages and pieces that were read back.
     pub(crate) scrubbed: u64,
 }
@@ -44,6 +50,8 @@ impl Counts {
         self.crashes += other.crashes;
         self.slices += other.slices;
         self.hashes += other.hashes;
+        self.lists += other.lists;
+        self.lists_compacted += other.lists_compacted;
         self.scrubbed += other.scrubbed;
     }
 }
@@ -59,7 +67,12 @@ struct Run {
     entries: Vec<(Bytes, u64)>,
     counts: Counts,
     request_id: u64,
+    /// Ranges that are read in pieces while entries are executed, with the answers due.
+    lists: Vec<(Range, List, RangeReply, i64)>,
 }
+
+/// Most of them at a time.
+const LISTS_MAX: usize = 4;
 
 /// A request's id, what it asked, and the oracle's revision and answer.
 type Expected = (u64, Command, (i64, Result<Reply, CommandError>));
@@ -129,6 +142,7 @@ pub(crate) fn run(seed: u64, defect: Defect) -> Result<Counts, String> {
         entries: Vec::new(),
         counts: Counts::default(),
         request_id: 0,
+        lists: Vec::new(),
         random,
     };
     let entries = 40 + run.random.below(120);
@@ -140,6 +154,7 @@ pub(crate) fn run(seed: u64, defect: Defect) -> Result<Counts, String> {
         for _ in 0..run.random.below(6) {
             run.read()?;
         }
+        run.lists()?;
         if run.random.one_in(90) {
             run.restart(defect)?;
         }
@@ -148,6 +163,9 @@ pub(crate) fn run(seed: u64, defect: Defect) -> Result<Counts, String> {
         }
     }
     run.whole_history()?;
+    run.node.maintain_all();
+    run.node.check();
+    run.end_lists()?;
     run.node.maintain_all();
     run.node.check();
     run.whole_history()?;
@@ -398,6 +416,69 @@ impl Run {
         }
     }
 
+    /// Begins to read a range in pieces, goes on with others, or lets go of one.
+    fn lists(&mut self) -> Checked {
+        if self.lists.len() < LISTS_MAX && self.random.one_in(3) {
+            self.begin_list()?;
+        }
+        if !self.lists.is_empty() && self.random.one_in(20) {
+            let chosen = self.random.index(self.lists.len());
+            let (_, list, ..) = self.lists.swap_remove(chosen);
+            self.node.leave_list(list);
+        }
+        for _ in 0..self.random.below(8) {
+            if self.lists.is_empty() {
+                return Ok(());
+            }
+            let chosen = self.random.index(self.lists.len());
+            self.go_on_with(chosen)?;
+        }
+        Ok(())
+    }
+
+    fn begin_list(&mut self) -> Checked {
+        let range = self.workload.range(&self.oracle);
+        let operation = authorized(Operation::Range(range.clone()));
+        let AuthorizedOperation::Range(authorized) = operation else {
+            return Err("a range stays a range".into());
+        };
+        let expected = self.oracle.range(&range);
+        match (self.node.list(authorized), expected) {
+            (Ok(None), _) => Ok(()),
+            (Ok(Some(list)), Ok(expected)) => {
+                let at = match range.revision {
+                    revision if revision > 0 => revision,
+                    _ => self.oracle.revision(),
+                };
+                self.lists.push((range, list, expected, at));
+                Ok(())
+            }
+            (found, expected) => {
+                let found = found.map(|_| ()).map_err(Some);
+                equal("list", &found, &expected.map(|_| ()).map_err(Some))
+            }
+        }
+    }
+
+    fn go_on_with(&mut self, chosen: usize) -> Checked {
+        let (_, list, ..) = &mut self.lists[chosen];
+        let Some(found) = self.node.go_on(list) else {
+            return Ok(());
+        };
+        let (range, _, expected, at) = self.lists.swap_remove(chosen);
+        self.counts.lists += 1;
+        self.counts.lists_compacted += u64::from(at < self.oracle.compact_revision());
+        equal("list", &found, &Ok(expected))
+            .map_err(|difference| format!("{difference}\n   {range:?} at {at}"))
+    }
+
+    fn end_lists(&mut self) -> Checked {
+        while !self.lists.is_empty() {
+            self.go_on_with(0)?;
+        }
+        Ok(())
+    }
+
     /// Reads the published state while shards are ahead of it.
     fn read_while_busy(&mut self, published: i64) -> Checked {
         self.counts.reads += 1;
@@ -432,6 +513,7 @@ impl Run {
             &applied,
         )?;
         self.leave();
+        self.lists.clear();
         self.node = node;
         Ok(())
     }
@@ -446,6 +528,7 @@ impl Run {
     /// The node ends between two entries or in the middle of one, and replays what it lost.
     fn crash(&mut self) -> Checked {
         self.counts.crashes += 1;
+        self.lists.clear();
         let applied = self.node.coordinator().applied();
         let mut next = self.node.crash() as usize;
         while let Some((entry, hash)) = self.entries.get(next) {

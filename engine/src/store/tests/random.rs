@@ -325,6 +325,7 @@ impl Pair {
         let limit = [1, 7, 100, usize::MAX][self.random.below(4) as usize];
         let bytes_max = [1, 500, 100_000, usize::MAX][self.random.below(4) as usize];
         let values = self.random.one_in(2);
+        let passing = self.random.one_in(2);
         let mut expected = self.model.scan(&range, at);
         expected.truncate(200);
         let mut got: Vec<KeyValue> = Vec::new();
@@ -339,6 +340,7 @@ impl Pair {
                     limit,
                     bytes_max,
                     values,
+                    passing,
                 })
             });
             assert!(
