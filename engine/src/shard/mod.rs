@@ -250,8 +250,9 @@ impl Shard {
     /// event segments of which less than `percent` is live (see `compaction::COLLECT_BELOW_PERCENT`). After a
     /// `Need` call again.
     pub fn maintain(&mut self, percent: u64) -> Step<Maintained> {
-        // A changing request that waits for a load goes on where it stopped; nothing comes in between.
-        if self.progress.is_some() {
+        // A changing request that waits for a load goes on where it stopped; nothing comes in between. And a
+        // pass dirties pages faster than the disk takes them.
+        if self.progress.is_some() || self.store.is_behind() {
             return Step::Ready(Maintained::Blocked);
         }
         self.store.maintain(percent)

@@ -37,7 +37,7 @@ pub struct CheckpointOptions {
     pub requests: u64,
     /// This many bytes of entries after the last one.
     pub log_bytes: u64,
-    /// When dirty pages take more than this part of the page cache, in percent.
+    /// When dirty pages take more than this part of a shard's page cache, in percent.
     pub dirty_percent: u64,
     /// When nothing was asked for so long and something is dirty.
     pub idle: Duration,
@@ -135,12 +135,12 @@ impl Node {
 
     /// Begins a checkpoint if it is time.
     pub(super) fn consider_checkpoint(&self) {
-        if !self.0.checkpoints.is_idle() || self.0.state.get() > State::Serving {
+        if !self.0.checkpoints.is_idle() || self.0.state.get() > State::Stopping {
             return;
         }
         let since = self.volume_since_checkpoint();
         let options = &self.0.options.checkpoints;
-        let dirty = self.0.shards.dirty();
+        let dirty = self.0.shards.fullest();
         if options.is_due(Volume::default(), dirty) {
             // Upkeep changes pages too, on a member that takes no requests.
             self.begin_checkpoint_at_any_index();

@@ -488,6 +488,14 @@ impl Shards {
         self.background.raise();
     }
 
+    /// How much of its page cache only a checkpoint can free, in the shard that has least left. Each has a
+    /// cache of its own, and one that is full keeps the changes of all waiting.
+    pub fn fullest(&self) -> Dirty {
+        let dirty = self.hosts.iter().map(|host| host.borrow().shard.dirty());
+        let share = |dirty: &Dirty| dirty.dirty_bytes * 1024 / dirty.cache_bytes.max(1);
+        dirty.max_by_key(share).unwrap_or_default()
+    }
+
     /// How much of the page caches only a checkpoint can free, in all shards together.
     pub fn dirty(&self) -> Dirty {
         let mut total = Dirty::default();
