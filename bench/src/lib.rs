@@ -8,7 +8,8 @@
 //! [`load`] (when they are sent, what is recorded), [`server`] and [`process`] (the server under
 //! test), [`compare`] (two servers in alternating rounds). Then [`scenario`]: servers brought into a
 //! state by [`fill`] with [`keys`] that need no memory here, asked by [`client`], observed by
-//! [`timeline`] and [`marks`], limited by [`cgroup`], reported by [`figures`].
+//! [`timeline`] and [`marks`], limited by [`cgroup`], reported by [`figures`]. Apart from all that
+//! stands [`machine`]: what a core of ringd gets from this machine, without a server.
 
 #![forbid(unsafe_code)]
 
@@ -20,6 +21,7 @@ pub mod fill;
 pub mod http2;
 pub mod keys;
 pub mod load;
+pub mod machine;
 pub mod marks;
 pub mod message;
 pub mod poller;

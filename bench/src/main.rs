@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use ringbench::compare::{self, Comparison};
 use ringbench::http2::Address;
 use ringbench::load::{self, Pacing, Plan};
+use ringbench::machine::{Disk, Hop};
 use ringbench::scenario::{Churn, Leases, List, Load, LoadVerify, Mixed, Scale, Watchers};
 use ringbench::server::ServerCommand;
 use ringbench::statistics::median;
@@ -72,6 +73,10 @@ enum Command {
     Churn(Churn),
     /// Measure linearizable gets beside saturating writers.
     Mixed(Mixed),
+    /// Measure mailboxes between two cores, without a server.
+    Hop(Hop),
+    /// Measure the device below a directory, without a server.
+    Disk(Disk),
 }
 
 #[derive(Args)]
@@ -215,6 +220,8 @@ fn main() -> ExitCode {
         Command::Watchers(watchers) => done(watchers.run()),
         Command::Churn(churn) => done(churn.run()),
         Command::Mixed(mixed) => done(mixed.run()),
+        Command::Hop(hop) => done(hop.run()),
+        Command::Disk(disk) => done(disk.run()),
     };
     match outcome {
         Ok(code) => code,
