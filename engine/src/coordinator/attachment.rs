@@ -2,20 +2,21 @@
 //! version and the chain over their changes. They travel with the image of the first shard. The
 //! layout stands in `docs/internals/coordinator-state.md`.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 
 use super::meta::Meta;
 use crate::checkpoint::{CheckpointError, Fields, put_text};
 use crate::command::*;
+use crate::image::Attachment;
 
 /// Layout version that is written.
 const VERSION: u16 = 1;
 const HEADER_BYTES: usize = 32;
-const LEASE_BYTES: usize = 16;
 
-pub(super) fn encode(meta: &Meta) -> Bytes {
+/// The leases, which may be many, are shared with the table.
+pub(super) fn encode(meta: &Meta) -> Attachment {
     let leases = meta.leases.len();
-    let mut out = BytesMut::with_capacity(HEADER_BYTES + leases * LEASE_BYTES + 256);
+    let mut out = BytesMut::with_capacity(HEADER_BYTES + 256);
     out.put_u16_le(VERSION);
     out.put_u8(u8::from(meta.cluster_version.is_some()));
     out.put_bytes(0, 5);
@@ -38,11 +39,9 @@ pub(super) fn encode(meta: &Meta) -> Bytes {
             put_text(&mut out, url);
         }
     }
-    for (id, ttl) in meta.leases.iter() {
-        out.put_i64_le(id.0);
-        out.put_i64_le(ttl);
-    }
-    out.freeze()
+    let head = out.freeze();
+    let runs = meta.leases.runs().cloned();
+    Attachment::new(std::iter::once(head).chain(runs).collect())
 }
 
 fn count(len: usize) -> u32 {
@@ -164,15 +163,15 @@ mod tests {
             9, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, b'a', b'b', 1, 0, 0, 0, 1, 0, 0, 0, b'c', // member
             7, 0, 0, 0, 0, 0, 0, 0, 60, 0, 0, 0, 0, 0, 0, 0, // lease
         ];
-        assert_eq!(encode(&meta)[..], expected);
+        assert_eq!(encode(&meta).to_bytes()[..], expected);
     }
 
     #[test]
     fn states_round_trip() {
         for meta in [Meta::default(), full()] {
-            let bytes = encode(&meta);
+            let bytes = encode(&meta).to_bytes();
             let decoded = decode(&bytes).expect("readable");
-            assert_eq!(encode(&decoded), bytes);
+            assert_eq!(encode(&decoded).to_bytes(), bytes);
             assert_eq!(decoded.leases, meta.leases);
             assert_eq!(decoded.alarms, meta.alarms);
             assert_eq!(decoded.members, meta.members);
@@ -183,7 +182,7 @@ mod tests {
 
     #[test]
     fn every_cut_is_refused_and_no_damaged_byte_panics() {
-        let intact = encode(&full());
+        let intact = encode(&full()).to_bytes();
         for len in 0..intact.len() {
             assert!(decode(&intact[..len]).is_err(), "cut to {len} bytes");
         }
@@ -193,7 +192,7 @@ mod tests {
                 bytes[at] ^= 1 << bit;
                 // What is accepted is what these very bytes say.
                 if let Ok(meta) = decode(&bytes) {
-                    assert_eq!(encode(&meta)[..], bytes);
+                    assert_eq!(encode(&meta).to_bytes()[..], bytes);
                 }
             }
         }
@@ -201,7 +200,7 @@ mod tests {
 
     #[test]
     fn counts_are_not_believed() {
-        let mut bytes = encode(&Meta::default()).to_vec();
+        let mut bytes = encode(&Meta::default()).to_bytes().to_vec();
         bytes[24..32].fill(0xff);
         let refused = decode(&bytes);
         assert!(matches!(refused, Err(CheckpointError::Truncated { .. })));

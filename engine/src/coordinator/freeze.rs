@@ -1,9 +1,8 @@
 //! The barrier of a checkpoint: every shard fixes its image between the same two entries.
 
-use bytes::Bytes;
-
 use super::{Applied, Coordinator, CoordinatorConfig, CoordinatorOutput, Stage, attachment};
 use crate::checkpoint::{CheckpointError, ManifestRef, Section};
+use crate::image::Attachment;
 use crate::shard::{ShardReply, ShardRequest};
 
 /// Where the state machine stood when all shards had fixed their images.
@@ -78,7 +77,7 @@ impl Coordinator {
             // The first shard keeps what belongs to none.
             let attachment = match shard {
                 0 => meta.clone(),
-                _ => Bytes::new(),
+                _ => Attachment::default(),
             };
             self.send(shard, ShardRequest::Freeze { id, attachment });
         }

@@ -308,7 +308,7 @@ fn a_restored_coordinator_goes_on_as_if_it_had_applied_everything() {
             match output {
                 CoordinatorOutput::Shard { shard, request } => {
                     if let (0, ShardRequest::Freeze { attachment, .. }) = (shard, &request) {
-                        kept = attachment.clone();
+                        kept = attachment.to_bytes();
                     }
                     answer(&mut engine, shard, &request);
                 }
@@ -345,7 +345,7 @@ fn a_restored_coordinator_takes_the_next_entry_only() {
         manifests: vec![ManifestRef::default(); usize::from(SHARDS)],
     };
     let config = CoordinatorConfig { shards: SHARDS };
-    let attachment = attachment::encode(&Meta::default());
+    let attachment = attachment::encode(&Meta::default()).to_bytes();
     let restored = Coordinator::restore(config, 4, &section, &attachment);
     let pushed = restored.expect("readable").push_entry(4, Bytes::new());
     pushed.expect("not reached");

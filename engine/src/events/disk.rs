@@ -60,6 +60,16 @@ pub(super) struct Disk {
     created_published: u64,
 }
 
+/// A table under construction: what comes next.
+#[derive(Debug)]
+pub(crate) struct FrozenTable {
+    writer: TableWriter,
+    kind: SegmentKind,
+    /// Position of the segment among those of its kind.
+    segment: usize,
+    piece: usize,
+}
+
 impl Disk {
     pub(super) fn is_attached(&self) -> bool {
         self.attached
@@ -100,17 +110,60 @@ impl EventLog {
         }
     }
 
-    /// Appends the table of the log as of the last freeze.
-    pub(crate) fn frozen_table(&self, out: &mut Vec<u8>) {
-        let streams = [&self.history, &self.settled];
-        let mut writer = TableWriter::new(out, self.next_number);
-        for stream in streams {
-            writer.begin(stream.frozen.len());
-            for (segment, frozen) in stream.segments.iter().zip(&stream.frozen) {
-                writer.push(segment, &segment.pieces[..frozen.pieces], frozen.live_bytes);
+    /// Begins the table of the log as of the last freeze.
+    pub(crate) fn begin_frozen_table(&self) -> FrozenTable {
+        let mut writer = TableWriter::new(self.next_number);
+        writer.begin(self.history.frozen.len());
+        FrozenTable {
+            writer,
+            kind: SegmentKind::History,
+            segment: 0,
+            piece: 0,
+        }
+    }
+
+    /// Adds up to `steps` pieces and segments to the table; answers the bytes when it is whole. Nothing of
+    /// what the last freeze has changes before the next one.
+    pub(crate) fn continue_frozen_table(
+        &self,
+        table: &mut FrozenTable,
+        steps: usize,
+    ) -> Option<Vec<u8>> {
+        for _ in 0..steps {
+            let stream = self.stream(table.kind);
+            let Some(frozen) = stream.frozen.get(table.segment) else {
+                if table.kind == SegmentKind::History {
+                    table.kind = SegmentKind::Settled;
+                    (table.segment, table.piece) = (0, 0);
+                    table.writer.begin(self.settled.frozen.len());
+                    continue;
+                }
+                let writer = std::mem::replace(&mut table.writer, TableWriter::new(0));
+                return Some(writer.finish());
+            };
+            let segment = &stream.segments[table.segment];
+            if table.piece == 0 {
+                table.writer.push(segment, frozen.pieces, frozen.live_bytes);
+            }
+            if let Some(piece) = segment.pieces[..frozen.pieces].get(table.piece) {
+                table.writer.push_piece(piece);
+                table.piece += 1;
+            }
+            if table.piece >= frozen.pieces {
+                table.segment += 1;
+                table.piece = 0;
             }
         }
-        writer.finish();
+        None
+    }
+
+    /// The table of the log as of the last freeze, at once.
+    #[cfg(test)]
+    pub(crate) fn frozen_table(&self) -> Vec<u8> {
+        let mut table = self.begin_frozen_table();
+        std::iter::repeat_with(|| self.continue_frozen_table(&mut table, 3))
+            .find_map(|table| table)
+            .expect("a table has an end")
     }
 
     /// Whether everything that the frozen table names is written.

@@ -30,7 +30,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-pub(crate) use disk::Completed;
+pub(crate) use disk::{Completed, FrozenTable};
 pub use loc::{Loc, SegmentClass, SegmentId};
 pub(crate) use passing::Reader;
 pub use record::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES, Record, RecordError};

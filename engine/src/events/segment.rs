@@ -9,6 +9,9 @@ pub(super) const PIECE_ALIGNMENT: u32 = diskio::BLOCK_BYTES as u32;
 /// No segment is larger.
 pub(super) const SEGMENT_BYTES_LIMIT: u32 = 1 << 31;
 
+/// Most bytes of padding behind a record.
+const PADDING_BYTES_MAX: u64 = super::RECORD_ALIGNMENT as u64 - 1;
+
 /// Where a record stands: raw segment id and offset.
 pub(super) type Place = (u64, u32);
 
@@ -114,6 +117,20 @@ impl Segment {
     /// Where the next piece begins.
     pub(super) fn padded_end(&self) -> u32 {
         self.pieces.last().map_or(0, Piece::padded_end)
+    }
+
+    /// Live bytes with their padding, so that they compare with `valid_bytes`. How much padding the live
+    /// records have is not counted: that of an average record is taken for each, which is exact enough for
+    /// a segment of nothing but live records never to look as if a tenth of it were dead.
+    pub(super) fn live_bytes_padded(&self) -> u64 {
+        let records = match (self.pieces.first(), self.pieces.last()) {
+            (Some(first), Some(last)) => last.ordinal + u64::from(last.records) - first.ordinal,
+            _ => return 0,
+        };
+        let padding = records * PADDING_BYTES_MAX / 2;
+        let of_live =
+            u128::from(self.live_bytes) * u128::from(padding) / u128::from(self.valid_bytes);
+        (self.live_bytes + of_live as u64).min(self.valid_bytes)
     }
 
     /// Whether a further piece with a record of `len` bytes fits.

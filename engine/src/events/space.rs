@@ -12,8 +12,8 @@ pub(crate) type PiecePlace = (SegmentKind, SegmentId, u32);
 const PIECES_BEHIND_MAX: u64 = 16;
 
 impl EventLog {
-    /// Segments that may be emptied, with their live bytes and the bytes of their records: settled ones, and
-    /// history whose events are all below main revision `floor`. All of them is written and nothing more
+    /// Segments that may be emptied, with their live bytes and all bytes of their records, both with padding:
+    /// settled ones, and history whose events are all below main revision `floor`. All of them is written and nothing more
     /// comes to them.
     pub(crate) fn collectable(&self, floor: i64) -> impl Iterator<Item = (SegmentId, u64, u64)> {
         let of = move |stream: &'_ Stream, segment: &Segment| {
@@ -26,7 +26,7 @@ impl EventLog {
                 let segments = stream.segments.iter();
                 segments.filter(move |segment| of(stream, segment))
             })
-            .map(|segment| (segment.id, segment.live_bytes, segment.valid_bytes))
+            .map(|segment| (segment.id, segment.live_bytes_padded(), segment.valid_bytes))
     }
 
     /// Live bytes of a segment of this log.
@@ -66,7 +66,8 @@ impl EventLog {
     /// Lets the last settled segment take no more records if less than `percent` of it is live, so that it
     /// may be emptied too.
     pub(crate) fn close_settled(&mut self, percent: u64) {
-        let dead = |segment: &Segment| segment.live_bytes * 100 < segment.valid_bytes * percent;
+        let dead =
+            |segment: &Segment| segment.live_bytes_padded() * 100 < segment.valid_bytes * percent;
         if self.settled.segments.last().is_some_and(dead) {
             self.settled.seal();
             self.settled.closed = true;

@@ -47,8 +47,9 @@ pub(super) struct Table {
 }
 
 /// Writes a segment table.
-pub(super) struct TableWriter<'a> {
-    out: &'a mut Vec<u8>,
+#[derive(Debug)]
+pub(super) struct TableWriter {
+    out: Vec<u8>,
     /// Of the last segment.
     number: u64,
     /// Of the last record of history.
@@ -56,10 +57,11 @@ pub(super) struct TableWriter<'a> {
     totals: Totals,
 }
 
-impl<'a> TableWriter<'a> {
-    pub(super) fn new(out: &'a mut Vec<u8>, next_number: u64) -> Self {
-        varint::put(out, VERSION);
-        varint::put(out, next_number);
+impl TableWriter {
+    pub(super) fn new(next_number: u64) -> Self {
+        let mut out = Vec::new();
+        varint::put(&mut out, VERSION);
+        varint::put(&mut out, next_number);
         TableWriter {
             out,
             number: 0,
@@ -70,35 +72,39 @@ impl<'a> TableWriter<'a> {
 
     /// Begins the segments of the next kind: history, then settled.
     pub(super) fn begin(&mut self, segments: usize) {
-        varint::put(self.out, segments as u64);
+        varint::put(&mut self.out, segments as u64);
         self.number = 0;
     }
 
-    /// Adds a segment of which `pieces` are in the table.
-    pub(super) fn push(&mut self, segment: &Segment, pieces: &[Piece], live_bytes: u64) {
+    /// Adds a segment, whose `pieces` follow.
+    pub(super) fn push(&mut self, segment: &Segment, pieces: usize, live_bytes: u64) {
         let number = segment.id.number();
-        varint::put(self.out, number - self.number);
-        varint::put(self.out, u64::from(segment.capacity / PIECE_ALIGNMENT));
-        varint::put(self.out, live_bytes);
-        varint::put(self.out, pieces.len() as u64);
+        let capacity = segment.capacity / PIECE_ALIGNMENT;
+        for field in [
+            number - self.number,
+            capacity.into(),
+            live_bytes,
+            pieces as u64,
+        ] {
+            varint::put(&mut self.out, field);
+        }
         self.number = number;
         self.totals.live_bytes += live_bytes;
-        for piece in pieces {
-            self.push_piece(piece);
-        }
     }
 
-    fn push_piece(&mut self, piece: &Piece) {
+    /// Adds the next piece of the last segment.
+    pub(super) fn push_piece(&mut self, piece: &Piece) {
+        let out = &mut self.out;
         let padded = piece.padded_end() - piece.offset;
         let unused = (padded - piece.len) / 8;
-        varint::put(self.out, u64::from(padded / PIECE_ALIGNMENT));
-        varint::put(self.out, u64::from(unused));
-        varint::put(self.out, u64::from(piece.records));
+        varint::put(out, u64::from(padded / PIECE_ALIGNMENT));
+        varint::put(out, u64::from(unused));
+        varint::put(out, u64::from(piece.records));
         let ordered = piece.kind == SegmentKind::History;
         for (revision, before) in [(piece.first, self.last), (piece.last, piece.first)] {
             let before = if ordered { before.main } else { 0 };
-            varint::put(self.out, (revision.main - before) as u64);
-            varint::put(self.out, u64::from(revision.sub));
+            varint::put(out, (revision.main - before) as u64);
+            varint::put(out, u64::from(revision.sub));
         }
         if ordered {
             self.last = piece.last;
@@ -109,15 +115,16 @@ impl<'a> TableWriter<'a> {
     }
 
     /// Ends the table.
-    pub(super) fn finish(self) {
+    pub(super) fn finish(mut self) -> Vec<u8> {
         for sum in [
             self.totals.pieces,
             self.totals.records,
             self.totals.valid_bytes,
             self.totals.live_bytes,
         ] {
-            varint::put(self.out, sum);
+            varint::put(&mut self.out, sum);
         }
+        self.out
     }
 }
 

@@ -5,17 +5,18 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::Bytes;
 use diskio::{
     BLOCK_BYTES, Directory, FileName, IoFailure, IoId, IoIds, IoOperation, IoOutput, IoRequest,
     Machine, Requests,
 };
 
 use super::allocator::{Allocator, Extent};
+use super::attachment::Attachment;
 use super::manifest::{Frozen, Manifest, encoded_len};
 use super::types::ShardEvent;
+use super::writer::{Contents, ManifestWriter};
 use crate::checkpoint::ManifestRef;
-use crate::events::{Completed, EventLog};
+use crate::events::{Completed, EventLog, FrozenTable};
 use crate::planted::{Bug, planted};
 use crate::tree::{Pages, RUN_BLOCKS_MAX};
 
@@ -29,6 +30,8 @@ const DELETIONS_IN_FLIGHT_MAX: usize = 2;
 const PAGE_FILE_BYTES: u64 = 64 << 10;
 /// Most bytes of one write.
 const WRITE_BYTES_MAX: usize = RUN_BLOCKS_MAX as usize * BLOCK_BYTES as usize;
+/// Pieces and segments that one call adds to the segment table.
+const TABLE_STEPS_PER_POLL: usize = 1024;
 
 /// What exists of the shard's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,24 +68,32 @@ struct Job {
 enum Phase {
     /// Pages and events are being written.
     Flush,
-    /// The manifest is being written; parts of it that are not handed out yet.
-    Manifest(VecDeque<(u64, Vec<u8>)>),
+    /// The manifest is being encoded and written.
+    Manifest(Box<ManifestWriter>),
     /// Files and directories are being synced.
     Sync,
     /// All is durable but does not count yet.
     Durable,
 }
 
+/// The segment table of the manifest.
+#[derive(Debug)]
+enum Table {
+    Growing(FrozenTable),
+    Whole(Vec<u8>),
+}
+
 #[derive(Debug)]
 struct Checkpoint {
     id: u32,
     frozen: Frozen,
-    attachment: Bytes,
+    table: Table,
+    attachment: Attachment,
     /// Extents of the older image that this one does not have.
     dead: Vec<Extent>,
     phase: Phase,
-    /// Place and reference of the manifest, once it has one.
-    manifest: Option<(Extent, ManifestRef)>,
+    /// Place of the manifest, once it has one, and its checksum, once it is known.
+    manifest: Option<(Extent, Option<u64>)>,
 }
 
 /// A shard's files and the checkpoint under way.
@@ -167,14 +178,15 @@ impl Image {
         &self.allocator
     }
 
-    /// Fixes the pages; their images and `frozen` belong to checkpoint `id`.
+    /// Fixes the pages; their images, `frozen` and the events of `table` belong to checkpoint `id`.
     ///
     /// # Panics
     /// While another checkpoint is under way, or if `id` is not above all before.
     pub(crate) fn freeze(
         &mut self,
         id: u32,
-        attachment: Bytes,
+        attachment: Attachment,
+        table: FrozenTable,
         pages: &mut Pages,
         frozen: impl FnOnce(&Pages) -> Frozen,
     ) {
@@ -186,6 +198,7 @@ impl Image {
         self.checkpoint = Some(Checkpoint {
             id,
             frozen: frozen(pages),
+            table: Table::Growing(table),
             attachment,
             dead,
             phase: Phase::Flush,
@@ -194,10 +207,15 @@ impl Image {
     }
 
     /// Emits what may be emitted now: at most one run of pages, and no more writes than may be in flight.
-    /// As long as something comes, call again.
-    pub(crate) fn poll(&mut self, pages: &mut Pages, log: &mut EventLog, out: &mut Vec<IoRequest>) {
+    /// As long as something comes, or the answer is `true`, call again.
+    pub(crate) fn poll(
+        &mut self,
+        pages: &mut Pages,
+        log: &mut EventLog,
+        out: &mut Vec<IoRequest>,
+    ) -> bool {
         if self.failed {
-            return;
+            return false;
         }
         // Deletions make room, so they do not wait for it.
         let deleting = |job: &&Job| matches!(job.work, Work::Delete);
@@ -209,17 +227,18 @@ impl Image {
             deletions += 1;
         }
         if self.waits_for_space {
-            return;
+            return false;
         }
         while let Some(job) = self.starved.pop_front() {
             self.emit(job.work, job.operation, out);
         }
         if !self.has_files(out) {
-            return;
+            return false;
         }
-        self.poll_checkpoint(pages, log, out);
+        let goes_on = self.poll_checkpoint(pages, log, out);
         let slots = self.slots(log);
         log.poll(&mut Requests::background(&mut self.ids, out), slots);
+        goes_on
     }
 
     /// Requests that may be emitted now.
@@ -260,26 +279,42 @@ impl Image {
         FileName::Pages { shard: self.shard }
     }
 
-    /// Emits the next request of the checkpoint under way; goes through phases that emit nothing.
-    fn poll_checkpoint(&mut self, pages: &mut Pages, log: &mut EventLog, out: &mut Vec<IoRequest>) {
+    /// Emits the next request of the checkpoint under way; goes through phases that emit nothing. Answers
+    /// whether it could do more that needs no completion.
+    fn poll_checkpoint(
+        &mut self,
+        pages: &mut Pages,
+        log: &mut EventLog,
+        out: &mut Vec<IoRequest>,
+    ) -> bool {
         let Some(checkpoint) = &mut self.checkpoint else {
-            return;
+            return false;
         };
         if matches!(checkpoint.phase, Phase::Flush) {
+            if let Table::Growing(table) = &mut checkpoint.table
+                && let Some(whole) = log.continue_frozen_table(table, TABLE_STEPS_PER_POLL)
+            {
+                checkpoint.table = Table::Whole(whole);
+            }
+            let has_table = matches!(checkpoint.table, Table::Whole(_));
             self.poll_flush(pages, log, out);
             let pages_done = match planted(Bug::ManifestBeforePages) {
                 true => pages.is_handed_out(),
                 false => pages.is_flushed(),
             };
             if !pages_done || !log.is_frozen_written() {
-                return;
+                return false;
             }
-            self.begin_manifest(log);
+            if !has_table {
+                return true;
+            }
+            self.begin_manifest();
         }
         if self.poll_manifest(out) {
             self.begin_sync(log, out);
         }
         self.poll_sync();
+        false
     }
 
     fn poll_flush(&mut self, pages: &mut Pages, log: &EventLog, out: &mut Vec<IoRequest>) {
@@ -299,10 +334,19 @@ impl Image {
 
     /// Emits the next part of the manifest; answers whether all of it has just been written.
     fn poll_manifest(&mut self, out: &mut Vec<IoRequest>) -> bool {
-        let Some(Phase::Manifest(parts)) = self.checkpoint.as_mut().map(|it| &mut it.phase) else {
+        let Some(checkpoint) = &mut self.checkpoint else {
             return false;
         };
-        if let Some((offset, data)) = parts.pop_front() {
+        let Phase::Manifest(writer) = &mut checkpoint.phase else {
+            return false;
+        };
+        let (extent, sum) = checkpoint
+            .manifest
+            .as_mut()
+            .expect("a manifest with a place");
+        if let Some((at, data)) = writer.next_part() {
+            *sum = writer.sum();
+            let offset = extent.block * BLOCK_BYTES + at as u64;
             let file = self.page_file();
             let write = IoOperation::Write { file, offset, data };
             self.emit(Work::Manifest, write, out);
@@ -318,7 +362,14 @@ impl Image {
             && !syncing
         {
             checkpoint.phase = Phase::Durable;
-            let (_, manifest) = checkpoint.manifest.expect("a manifest that was written");
+            let manifest = checkpoint.manifest.and_then(|(extent, sum)| {
+                Some(ManifestRef {
+                    block: extent.block,
+                    bytes: (extent.blocks * BLOCK_BYTES) as u32,
+                    sum: sum?,
+                })
+            });
+            let manifest = manifest.expect("a manifest that was written");
             let id = checkpoint.id;
             self.events
                 .push_back(ShardEvent::ImageDurable { id, manifest });
@@ -329,11 +380,13 @@ impl Image {
         self.jobs.values().any(|job| which(&job.work))
     }
 
-    /// Gives the manifest its place and encodes it.
-    fn begin_manifest(&mut self, log: &EventLog) {
+    /// Gives the manifest its place.
+    fn begin_manifest(&mut self) {
         let checkpoint = self.checkpoint.as_mut().expect("a checkpoint under way");
-        let mut table = Vec::new();
-        log.frozen_table(&mut table);
+        let table = match &mut checkpoint.table {
+            Table::Whole(table) => std::mem::take(table),
+            Table::Growing(_) => panic!("a manifest before its segment table"),
+        };
         let without_map = encoded_len(0, table.len(), checkpoint.attachment.len()) as u64;
         // Its own blocks may lie behind all others and lengthen the map that it contains.
         let blocks_of = |words: u64| (without_map + 8 * words).div_ceil(BLOCK_BYTES);
@@ -357,7 +410,7 @@ impl Image {
             .for_each(|&extent| image.free(extent));
         let mut map = image.words().to_vec();
         map.resize(words as usize, 0);
-        let manifest = Manifest {
+        let contents = Contents {
             shard: self.shard,
             id: checkpoint.id,
             frozen: checkpoint.frozen,
@@ -365,17 +418,10 @@ impl Image {
             table,
             attachment: std::mem::take(&mut checkpoint.attachment),
         };
-        let (bytes, sum) = manifest.encode(self.salt, extent.block);
-        assert_eq!(bytes.len() as u64, extent.blocks * BLOCK_BYTES);
-        let reference = ManifestRef {
-            block: extent.block,
-            bytes: bytes.len() as u32,
-            sum,
-        };
-        checkpoint.manifest = Some((extent, reference));
-        let offsets = (extent.block * BLOCK_BYTES..).step_by(WRITE_BYTES_MAX);
-        let parts = bytes.chunks(WRITE_BYTES_MAX).map(<[u8]>::to_vec);
-        checkpoint.phase = Phase::Manifest(offsets.zip(parts).collect());
+        let writer = ManifestWriter::new(contents, self.salt, extent.block, WRITE_BYTES_MAX);
+        assert_eq!(writer.len() as u64, extent.blocks * BLOCK_BYTES);
+        checkpoint.manifest = Some((extent, None));
+        checkpoint.phase = Phase::Manifest(Box::new(writer));
     }
 
     fn begin_sync(&mut self, log: &mut EventLog, out: &mut Vec<IoRequest>) {

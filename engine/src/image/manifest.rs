@@ -16,7 +16,7 @@ use crate::tree::PageSums;
 const MAGIC: [u8; 3] = *b"RMF";
 /// The newest version that is read, and the one that is written.
 pub(crate) const VERSION: u8 = 1;
-const HEADER_BYTES: usize = 160;
+pub(super) const HEADER_BYTES: usize = 160;
 
 /// Offsets of the header's fields; the checksum stands at 0.
 mod at {
@@ -91,21 +91,32 @@ pub(crate) fn encoded_len(map_words: usize, table: usize, attachment: usize) -> 
     HEADER_BYTES + map_words * 8 + table + attachment
 }
 
-impl Manifest {
-    /// The bytes that stand from `block` on, a whole number of blocks, and their checksum.
-    pub(crate) fn encode(&self, salt: u64, block: u64) -> (Vec<u8>, u64) {
-        let (map, table, attachment) = (self.map.len(), self.table.len(), self.attachment.len());
-        let len = encoded_len(map, table, attachment).next_multiple_of(BLOCK_BYTES);
-        let mut bytes = vec![0; len];
+/// What stands in the header.
+pub(super) struct Head {
+    pub(super) shard: u16,
+    pub(super) id: u32,
+    pub(super) frozen: Frozen,
+    /// Of the whole manifest in bytes, a number of blocks.
+    pub(super) len: usize,
+    pub(super) block: u64,
+    /// Words of the map, bytes of the table, bytes of the attachment.
+    pub(super) lengths: [usize; 3],
+}
+
+impl Head {
+    /// The header; the place of the checksum is zero.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER_BYTES];
         let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
         let frozen = &self.frozen;
+        let [map, table, attachment] = self.lengths;
         put(at::MAGIC, &MAGIC);
         put(at::VERSION, &[VERSION]);
         put(at::SHARD, &self.shard.to_le_bytes());
         put(at::ID, &self.id.to_le_bytes());
-        let length = u32::try_from(len).expect("a manifest below 4 GiB");
+        let length = u32::try_from(self.len).expect("a manifest below 4 GiB");
         put(at::LENGTH, &length.to_le_bytes());
-        put(at::BLOCK, &block.to_le_bytes());
+        put(at::BLOCK, &self.block.to_le_bytes());
         put(at::ROOT, &Swip::Disk(frozen.root).encode());
         put(at::LEASE_ROOT, &Swip::Disk(frozen.lease_root).encode());
         for (at, field) in [
@@ -122,21 +133,15 @@ impl Manifest {
         ] {
             put(at, &field.to_le_bytes());
         }
-        let sub = frozen.compaction_next.sub;
-        bytes[at::COMPACTION_SUB..at::RESERVED].copy_from_slice(&sub.to_le_bytes());
-        let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
-        let mut end = HEADER_BYTES;
-        for word in &self.map {
-            put(end, &word.to_le_bytes());
-            end += 8;
-        }
-        put(end, &self.table);
-        put(end + table, &self.attachment);
-        let sum = xxh3_64_with_seed(&bytes[8..], salt);
-        bytes[..8].copy_from_slice(&sum.to_le_bytes());
-        (bytes, sum)
+        put(
+            at::COMPACTION_SUB,
+            &frozen.compaction_next.sub.to_le_bytes(),
+        );
+        bytes
     }
+}
 
+impl Manifest {
     /// Reads the manifest of checkpoint `id` of `shard`, which stands from `block` on with checksum `sum`.
     pub(crate) fn decode(
         bytes: &[u8],
@@ -283,6 +288,8 @@ impl Manifest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::attachment::Attachment;
+    use crate::image::writer::{Contents, ManifestWriter};
 
     const SALT: u64 = 77;
 
@@ -323,6 +330,36 @@ mod tests {
         }
     }
 
+    /// Encodes in parts of so many bytes.
+    fn encode_in(manifest: &Manifest, part_bytes: usize) -> (Vec<u8>, u64) {
+        let contents = Contents {
+            shard: manifest.shard,
+            id: manifest.id,
+            frozen: manifest.frozen,
+            map: manifest.map.clone(),
+            table: manifest.table.clone(),
+            attachment: Attachment::new(vec![
+                manifest.attachment.slice(..manifest.attachment.len() / 2),
+                Bytes::new(),
+                manifest.attachment.slice(manifest.attachment.len() / 2..),
+            ]),
+        };
+        let mut writer = ManifestWriter::new(contents, SALT, 130, part_bytes);
+        let mut bytes = vec![0xee; writer.len()];
+        let mut parts = 0;
+        while let Some((at, part)) = writer.next_part() {
+            assert!(part.len() <= part_bytes);
+            bytes[at..at + part.len()].copy_from_slice(&part);
+            parts += 1;
+        }
+        assert_eq!(parts, bytes.len().div_ceil(part_bytes));
+        (bytes, writer.sum().expect("all was given out"))
+    }
+
+    fn encode(manifest: &Manifest) -> (Vec<u8>, u64) {
+        encode_in(manifest, 128 << 10)
+    }
+
     fn decode(bytes: &[u8], sum: u64) -> Result<Manifest, ManifestError> {
         Manifest::decode(bytes, SALT, (3, 6, 130, sum))
     }
@@ -330,14 +367,31 @@ mod tests {
     #[test]
     fn a_manifest_reads_back() {
         let manifest = sample();
-        let (bytes, sum) = manifest.encode(SALT, 130);
+        let (bytes, sum) = encode(&manifest);
         assert_eq!(bytes.len(), BLOCK_BYTES);
         assert_eq!(decode(&bytes, sum), Ok(manifest));
     }
 
     #[test]
+    fn a_manifest_is_the_same_in_parts_of_any_length() {
+        let mut manifest = sample();
+        manifest.table = (0..5001).map(|at| at as u8).collect();
+        manifest.attachment = (0..9001).map(|at| (at / 3) as u8).collect();
+        // Its blocks are 130 to 133.
+        manifest.map[2] |= 0b1111 << 2;
+        let (bytes, sum) = encode(&manifest);
+        assert_eq!(bytes.len(), 4 * BLOCK_BYTES);
+        assert_eq!(xxh3_64_with_seed(&bytes[8..], SALT), sum);
+        assert_eq!(decode(&bytes, sum).as_ref(), Ok(&manifest));
+        for part_bytes in [HEADER_BYTES, 168, 1000, BLOCK_BYTES, 2 * BLOCK_BYTES] {
+            let in_parts = encode_in(&manifest, part_bytes);
+            assert_eq!(in_parts, (bytes.clone(), sum), "parts of {part_bytes}");
+        }
+    }
+
+    #[test]
     fn another_place_time_or_directory_is_refused() {
-        let (bytes, sum) = sample().encode(SALT, 130);
+        let (bytes, sum) = encode(&sample());
         for (salt, expected) in [
             (SALT + 1, (3, 6, 130, sum)),
             (SALT, (2, 6, 130, sum)),
@@ -362,7 +416,7 @@ mod tests {
     /// Garbage with a right checksum: never a panic.
     #[test]
     fn no_byte_is_believed() {
-        let (intact, sum) = sample().encode(SALT, 130);
+        let (intact, sum) = encode(&sample());
         for at in 0..intact.len() {
             let mut damaged = intact.clone();
             damaged[at] ^= 0x40;
@@ -374,7 +428,7 @@ mod tests {
                 damaged[at] = byte;
                 let sum = reseal(&mut damaged);
                 if let Ok(manifest) = decode(&damaged, sum) {
-                    assert_eq!(manifest.encode(SALT, 130).0, damaged);
+                    assert_eq!(encode(&manifest).0, damaged);
                 }
             }
         }

@@ -12,13 +12,16 @@
 //! The formats and the reasons for the order are in `docs/internals/checkpoint.md`.
 
 mod allocator;
+mod attachment;
 mod inspect;
 mod machine;
 mod manifest;
 mod opening;
 mod types;
+mod writer;
 
 pub(crate) use allocator::{Allocator, Extent};
+pub use attachment::Attachment;
 pub use inspect::{ImageReport, SegmentReport, read_manifest};
 pub(crate) use machine::Image;
 pub(crate) use manifest::Frozen;

@@ -413,7 +413,7 @@ pub(super) fn read_key(
         return Step::Ready(None);
     };
     let value = if values {
-        ready!(store.value(version.loc))
+        ready!(store.value_of(&version))
     } else {
         Bytes::new()
     };
@@ -436,7 +436,7 @@ fn look(store: &mut Store, probe: Probe<'_>, at: i64) -> Step<bool> {
                 return Step::Ready(txn::holds_for_absent(compare));
             };
             let value = if matches!(compare.target, CompareTarget::Value(_)) {
-                ready!(store.value(version.loc))
+                ready!(store.value_of(&version))
             } else {
                 Bytes::new()
             };

@@ -218,9 +218,10 @@ impl Shard {
     }
 
     /// Emits background requests that may start now: a small slice of work, so that nobody who asks
-    /// waits long. As long as something comes, call again; otherwise after the next request or completion.
-    pub fn poll(&mut self, out: &mut Vec<IoRequest>) {
-        self.store.poll(out);
+    /// waits long. As long as something comes, or the answer is `true`, call again; otherwise after the next
+    /// request or completion.
+    pub fn poll(&mut self, out: &mut Vec<IoRequest>) -> bool {
+        self.store.poll(out)
     }
 
     /// Handles the completion of a background request.

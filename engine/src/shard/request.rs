@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::command::*;
 use crate::compaction::{HashPart, HashRequest};
+use crate::image::Attachment;
 use crate::key::KeyRange;
 use crate::revision::Revision;
 use crate::shard::PinId;
@@ -72,7 +73,7 @@ pub enum ShardRequest {
         /// Number of the checkpoint, not 0 and used once.
         id: u32,
         /// Kept with the image, opaque to the shard.
-        attachment: Bytes,
+        attachment: Attachment,
     },
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::Store;
+use super::{EVICTED_PER_POLL, Store};
 use crate::compaction::{self, HashPart, HashRequest, Maintained, Parts, ScrubTarget, Scrubbed};
 use crate::shard::Damage;
 use crate::step::{Need, Step, ready};
@@ -10,6 +10,7 @@ use crate::step::{Need, Step, ready};
 impl Store {
     /// Does a slice of background work. After a `Need` call again; nothing was changed then.
     pub fn maintain(&mut self, percent: u64) -> Step<Maintained> {
+        self.pages.shrink(EVICTED_PER_POLL);
         let parts = &mut Parts {
             tree: &mut self.tree,
             pages: &mut self.pages,

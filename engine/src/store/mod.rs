@@ -30,7 +30,7 @@ pub use types::{
 
 use crate::compaction::{Collector, Pass, Scrubber};
 use crate::events::EventLog;
-use crate::image::{Dirty, Frozen, Image, ReadRequest, ShardEvent};
+use crate::image::{Attachment, Dirty, Frozen, Image, ReadRequest, ShardEvent};
 use crate::page::{BLOCK_BYTES, PAGE_BYTES, Page, PageError, PageKind, PageRef, Swip};
 use crate::revision::Revision;
 use crate::shard::Damage;
@@ -79,7 +79,7 @@ pub struct Store {
     dropped: Option<PageRef>,
 }
 
-/// Pages that leave memory for one that comes, and for one call of [`Store::poll`].
+/// Pages that leave memory for one that comes, and for one call of [`Store::poll`] or [`Store::maintain`].
 const EVICTED_PER_LOAD: usize = 2;
 const EVICTED_PER_POLL: usize = 32;
 
@@ -208,14 +208,15 @@ impl Store {
     ///
     /// # Panics
     /// While another checkpoint is under way, or if `id` is not above all before.
-    pub fn freeze(&mut self, id: u32, attachment: Bytes) {
+    pub fn freeze(&mut self, id: u32, attachment: Attachment) {
         self.log.freeze();
+        let table = self.log.begin_frozen_table();
         let (tree, leases) = (&self.tree, &self.leases);
         let (keys, compacted) = (self.live_keys, self.compact_revision);
         let event_hashes = self.event_hashes;
         let compaction_next = self.pass.next();
         self.image
-            .freeze(id, attachment, &mut self.pages, |pages| Frozen {
+            .freeze(id, attachment, table, &mut self.pages, |pages| Frozen {
                 root: tree.root_image(pages),
                 lease_root: leases.root_image(pages),
                 keys,
@@ -227,10 +228,10 @@ impl Store {
     }
 
     /// Emits background requests that may start now, a slice of work at a time. As long as something
-    /// comes, call again; otherwise after the next completion or request.
-    pub fn poll(&mut self, out: &mut Vec<IoRequest>) {
+    /// comes, or the answer is `true`, call again; otherwise after the next completion or request.
+    pub fn poll(&mut self, out: &mut Vec<IoRequest>) -> bool {
         self.pages.shrink(EVICTED_PER_POLL);
-        self.image.poll(&mut self.pages, &mut self.log, out);
+        self.image.poll(&mut self.pages, &mut self.log, out)
     }
 
     /// Handles the completion of a background request.

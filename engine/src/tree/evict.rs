@@ -2,7 +2,7 @@
 //!
 //! Clean leaves and overflow pages leave when more pages are in memory than may be; inner pages stay. A
 //! clock hand passes over the slots and takes pages that were not entered while a quarter of the cache was
-//! replaced. So a request that comes again after each load finds what it entered before, as long as it
+//! replaced, or where none is, during many turns of the hand. So a request that comes again after each load finds what it entered before, as long as it
 //! needs no more pages than that.
 
 use super::frame::State;
@@ -11,6 +11,8 @@ use crate::page::{PageKind, PageRef, SlotId, Swip};
 
 /// Pages that were entered among the last so many replacements stay, however small the cache.
 const KEPT_PAGES_MIN: u32 = 16;
+/// Where no page comes, one that was not entered stays for so many turns of the hand.
+const TURNS_KEPT: u32 = 16;
 /// Slots that the hand passes for one page that it is to find.
 const SLOTS_PASSED_PER_PAGE: usize = 16;
 
@@ -22,11 +24,11 @@ impl Pages {
         let mut left = most;
         while self.resident > self.resident_max && left > 0 && passed < passed_max {
             passed += 1;
-            self.hand = if self.hand + 1 < self.slots.len() {
-                self.hand + 1
-            } else {
-                0
-            };
+            self.hand += 1;
+            if self.hand >= self.slots.len() {
+                self.hand = 0;
+                self.end_turn();
+            }
             let slot = SlotId(self.hand as u32);
             if self.may_leave(slot)
                 && let Some(place) = self.place_in_parent(slot)
@@ -38,15 +40,28 @@ impl Pages {
         }
     }
 
+    /// The hand has passed over all slots. If no page came meanwhile there is nothing to tell the age of
+    /// the others by but the turns.
+    fn end_turn(&mut self) {
+        if self.placed == self.placed_before_turn {
+            self.placed = self.placed.wrapping_add((self.kept() / TURNS_KEPT).max(1));
+        }
+        self.placed_before_turn = self.placed;
+    }
+
+    /// So many replacements after it was entered a page may leave.
+    fn kept(&self) -> u32 {
+        (self.resident_max / 4).max(KEPT_PAGES_MIN as usize) as u32
+    }
+
     fn may_leave(&self, slot: SlotId) -> bool {
         let Some(page) = &self.slots[slot.0 as usize] else {
             return false;
         };
         let frame = self.frame(slot);
-        let kept = (self.resident_max / 4).max(KEPT_PAGES_MIN as usize) as u32;
         if frame.state != State::Clean
             || page.kind() == PageKind::Inner
-            || self.placed.wrapping_sub(frame.used_at) < kept
+            || self.placed.wrapping_sub(frame.used_at) < self.kept()
         {
             return false;
         }

@@ -71,6 +71,8 @@ pub(crate) struct Pages {
     sums: PageSums,
     /// Pages that were placed in a slot, modulo 2^32: the clock of the cache.
     pub(super) placed: u32,
+    /// `placed` when the hand began its turn.
+    pub(super) placed_before_turn: u32,
     /// Where the search for a page to evict goes on.
     pub(super) hand: usize,
     /// Pages that may stay in memory.
@@ -107,6 +109,7 @@ impl Pages {
             salt: config.salt,
             sums,
             placed: 0,
+            placed_before_turn: 0,
             hand: 0,
             resident_max: (config.page_cache_bytes / PAGE_BYTES as u64) as usize,
             missing: config.missing.map(MissingPages::new),

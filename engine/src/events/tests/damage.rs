@@ -23,8 +23,7 @@ fn written(config: &StoreConfig, lens: &[usize]) -> (EventLog, Files, Vec<(Loc, 
 
 /// The log as after a restart.
 fn reopened(config: &StoreConfig, log: &EventLog) -> EventLog {
-    let mut table = Vec::new();
-    log.frozen_table(&mut table);
+    let table = log.frozen_table();
     EventLog::restore(config, &table).expect("a table that was written")
 }
 

@@ -12,8 +12,7 @@ fn filled(config: &StoreConfig, count: i64, len: usize) -> EventLog {
 }
 
 fn table_of(log: &EventLog) -> Vec<u8> {
-    let mut table = Vec::new();
-    log.frozen_table(&mut table);
+    let table = log.frozen_table();
     table
 }
 

@@ -147,8 +147,7 @@ impl Run {
         {
             let files = self.log.files_to_sync();
             assert!(files.iter().all(|file| self.files.bytes.contains_key(file)));
-            let mut table = Vec::new();
-            self.log.frozen_table(&mut table);
+            let table = self.log.frozen_table();
             let list = list.clone();
             self.durable = Some(Image { table, list });
             self.frozen = None;

@@ -101,7 +101,7 @@ impl Host {
         self.last_id += 1 + self.random.below(3) as u32;
         self.under_way = Some(self.last_id);
         let attachment = Bytes::from(self.last_id.to_string());
-        self.store.freeze(self.last_id, attachment);
+        self.store.freeze(self.last_id, attachment.into());
         true
     }
 

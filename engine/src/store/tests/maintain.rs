@@ -103,6 +103,34 @@ impl Life {
     }
 }
 
+/// Records whose padding is a tenth of them are not emptied again and again because of it.
+#[test]
+fn tiny_records_that_are_all_live_stay_where_they_are() {
+    let mut life = Life::new(3);
+    for key in 0..3000 {
+        life.put(&format!("{key:04}"), b"12345");
+    }
+    life.reclaim(COLLECT_ON_DEMAND_PERCENT);
+    let files = life.host.disk.file_list();
+    for _ in 0..5 {
+        life.reclaim(COLLECT_ON_DEMAND_PERCENT);
+    }
+    assert_eq!(life.host.disk.file_list(), files, "copied again");
+    // Half of them go, and with them their room.
+    for key in 0..3000 {
+        if key % 2 == 0 {
+            life.delete(&format!("{key:04}"));
+        }
+    }
+    life.put("more", b"");
+    for _ in 0..3 {
+        life.reclaim(COLLECT_ON_DEMAND_PERCENT);
+    }
+    let sizes = life.host.store.sizes();
+    assert!(sizes.bytes < 3000 * 64, "{sizes:?}");
+    life.host.check();
+}
+
 #[test]
 fn overwriting_the_same_keys_takes_no_more_room() {
     let mut life = Life::new(1);

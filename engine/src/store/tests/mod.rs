@@ -5,6 +5,7 @@ mod maintain;
 mod model;
 mod planted;
 mod random;
+mod slices;
 mod unit;
 
 use super::*;

@@ -436,12 +436,12 @@ impl Shards {
         self.background.raise();
     }
 
-    /// Lets `shard` emit a slice of its background I/O; whether it did.
+    /// Lets `shard` do and emit a slice of its background I/O; whether there may be more.
     pub fn poll(&self, shard: u16, requests: &mut Vec<IoRequest>) -> bool {
-        self.host(shard).borrow_mut().shard.poll(requests);
+        let goes_on = self.host(shard).borrow_mut().shard.poll(requests);
         let emitted = !requests.is_empty();
         self.disk.submit(requests);
-        emitted
+        emitted || goes_on
     }
 
     /// Takes the result of a request that a shard emitted.

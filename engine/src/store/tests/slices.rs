@@ -1,0 +1,171 @@
+//! How much is done in one go, and what is needed to come to an end.
+
+use bytes::Bytes;
+use diskio::{FileName, IoOperation, IoRequest};
+
+use super::host::Host;
+use super::*;
+use crate::command::LeaseId;
+use crate::revision::Revision;
+use crate::shard::{Get, Shard, ShardRequest};
+
+fn main(main: i64) -> Revision {
+    Revision { main, sub: 0 }
+}
+
+/// Puts `value` under `key`.
+fn put(host: &mut Host, revision: i64, key: &str, value: &[u8]) {
+    host.settle(|store| store.put(main(revision), key.as_bytes(), value, LeaseId::NONE));
+}
+
+fn checkpoint(host: &mut Host) {
+    assert!(host.freeze());
+    host.finish_checkpoint();
+}
+
+/// Bytes that are to be written to the page file.
+fn page_bytes(requests: &[IoRequest]) -> usize {
+    let bytes = requests.iter().map(|request| match &request.operation {
+        IoOperation::Write {
+            file: FileName::Pages { .. },
+            data,
+            ..
+        } => data.len(),
+        _ => 0,
+    });
+    bytes.sum()
+}
+
+/// The manifest of a large store comes in slices: the segment table over several calls that emit nothing,
+/// then one part per call.
+#[test]
+fn a_large_manifest_takes_many_calls() {
+    const PIECES: i64 = 10_000;
+    const LEASE_BYTES: usize = 1 << 20;
+    let config = StoreConfig {
+        segment_bytes_first: 1 << 20,
+        piece_bytes: 4096,
+        tail_bytes_max: 0,
+        ..StoreConfig::new(0, 1)
+    };
+    let mut host = Host::new(config, 1);
+    for number in 0..PIECES {
+        put(&mut host, 2 + number, "key", &[7; 4000]);
+        if number % 500 == 0 {
+            checkpoint(&mut host);
+        }
+    }
+    checkpoint(&mut host);
+    put(&mut host, 2 + PIECES, "key", b"small");
+    let attachment = Bytes::from(vec![9; LEASE_BYTES]);
+    host.store.freeze(1_000_000, attachment.clone().into());
+    let (mut silent, mut largest, mut parts, mut durable) = (0, 0, 0, None);
+    for _ in 0..1000 {
+        let mut out = Vec::new();
+        let goes_on = host.store.poll(&mut out);
+        silent += usize::from(goes_on && out.is_empty());
+        largest = largest.max(page_bytes(&out));
+        parts += usize::from(page_bytes(&out) > 64 << 10);
+        let nothing = out.is_empty() && !goes_on;
+        host.disk.accept(out);
+        if nothing && host.disk.in_flight() > 0 {
+            let (id, result) = host.disk.complete(0);
+            host.store.complete(id, result);
+        }
+        durable = durable.or(host.store.next_event());
+    }
+    assert!(durable.is_some(), "the image is durable");
+    assert!(largest <= 128 << 10, "{largest} bytes at once");
+    assert!(parts >= LEASE_BYTES / (128 << 10), "{parts} parts");
+    // 1024 pieces in each.
+    assert!(silent >= 2, "{silent} calls for the table alone");
+}
+
+/// What a checkpoint made clean leaves memory also where nothing else happens any more.
+#[test]
+fn an_overshot_cache_shrinks_while_nothing_comes() {
+    let config = StoreConfig {
+        page_cache_bytes: 40 * PAGE_BYTES as u64,
+        ..StoreConfig::new(0, 1)
+    };
+    let mut host = Host::new(config, 1);
+    for number in 0..60_000 {
+        put(&mut host, 2 + number, &format!("key-{number:06}"), b"v");
+    }
+    // All of them are young.
+    for number in (0..60_000).step_by(50) {
+        let key = format!("key-{number:06}");
+        host.settle(|store| store.get(key.as_bytes(), i64::MAX));
+    }
+    let pages = host.store.pages.resident();
+    assert!(pages > 120, "{pages} dirty pages");
+    checkpoint(&mut host);
+    for _ in 0..1000 {
+        assert!(!host.store.poll(&mut Vec::new()));
+    }
+    let left = host.store.pages.resident();
+    assert!(left <= 40, "{left} of {pages} pages");
+    host.check();
+}
+
+/// A key with more overflow pages than the cache holds is readable at each of its revisions.
+#[test]
+fn a_history_that_is_larger_than_the_cache_is_readable() {
+    const VERSIONS: i64 = 60_000;
+    let config = StoreConfig {
+        page_cache_bytes: 2 * PAGE_BYTES as u64,
+        ..StoreConfig::new(0, 1)
+    };
+    let mut host = Host::new(config, 1);
+    for number in 0..VERSIONS {
+        put(&mut host, 2 + number, "key", b"v");
+        if number % 4000 == 0 {
+            checkpoint(&mut host);
+        }
+    }
+    checkpoint(&mut host);
+    let pages = host.store.pages.sums().pages;
+    assert!(pages > 40, "{pages} pages");
+    host.reopen();
+    for at in [VERSIONS, VERSIONS / 2, 2, VERSIONS / 3] {
+        let found = host.settle(|store| store.get(b"key", at));
+        assert_eq!(found.map(|version| version.modified.main), Some(at));
+        host.store.poll(&mut Vec::new());
+    }
+}
+
+/// A record of the right length at the right place is not the value if its revision is another.
+#[test]
+fn the_value_of_another_record_is_refused() {
+    let config = StoreConfig {
+        value_cache_bytes: 0,
+        ..StoreConfig::new(0, 1)
+    };
+    let mut host = Host::new(config, 1);
+    for (number, key) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        put(&mut host, 2 + number as i64, key, key.as_bytes());
+    }
+    checkpoint(&mut host);
+    host.reopen();
+    let versions = ["b", "c"].map(|key| {
+        let found = host.settle(|store| store.get(key.as_bytes(), 9));
+        found.expect("there").loc
+    });
+    let store = std::mem::replace(&mut host.store, Store::new(StoreConfig::new(0, 1)));
+    let mut shard = Shard::with_store(store);
+    let request = ShardRequest::Get(Get {
+        key: Bytes::from_static(b"b"),
+        at: 9,
+        values: true,
+        pin: None,
+    });
+    let Step::Need(need) = shard.handle(&request) else {
+        panic!("the value is on the disk");
+    };
+    let mut bytes = host.read(shard.read_of(&need)).to_vec();
+    let [at, other] = versions.map(|loc| loc.offset as usize..(loc.offset + loc.len) as usize);
+    bytes.copy_within(other, at.start);
+    let loaded = shard.load(&need, Some(bytes.into()));
+    let error = loaded.expect_err("the record of another key");
+    assert!(shard.damage(&error).what.contains("revision"), "{error:?}");
+}
