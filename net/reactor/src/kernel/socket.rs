@@ -368,6 +368,21 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_can_change_how_it_waits() {
+        let (socket, _) = new_client(&Address::Unix("unused".into()), Mode::Blocking).unwrap();
+        let non_blocking = || {
+            // SAFETY: fcntl(2) with F_GETFL takes no pointers.
+            let flags = check(unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_GETFL) }).unwrap();
+            flags & libc::O_NONBLOCK != 0
+        };
+        assert!(!non_blocking());
+        set_mode(&socket, Mode::NonBlocking).unwrap();
+        assert!(non_blocking());
+        set_mode(&socket, Mode::Blocking).unwrap();
+        assert!(!non_blocking());
+    }
+
+    #[test]
     fn addresses_survive_the_kernel_form() {
         check_round_trip(Address::Tcp("127.0.0.1:2379".parse().unwrap()));
         check_round_trip(Address::Tcp("[::1]:2380".parse().unwrap()));

@@ -300,7 +300,7 @@ async fn a_core_knows_how_long_it_has_worked(world: World) {
     let before = world.busy_nanos();
     world.sleep(Duration::from_millis(100)).await;
     let asleep = world.busy_nanos() - before;
-    assert!(asleep < 20_000_000, "{} ms asleep", millis(asleep));
+    assert!(asleep < 50_000_000, "{} ms asleep", millis(asleep));
 
     let began = world.now();
     while world.now().since(began) < Duration::from_millis(30) {}
@@ -339,12 +339,12 @@ async fn looking_for_work_is_no_work(world: World) {
     };
     let core = spawn_core("spinning", options, |world| async move {
         let (before, used_before) = (world.busy_nanos(), processor_nanos());
-        // The first of them is looked through.
-        for _ in 0..3 {
-            world.sleep(Duration::from_millis(40)).await;
+        // Fewer and fewer of them are looked through.
+        for _ in 0..12 {
+            world.sleep(Duration::from_millis(25)).await;
         }
         let (busy, used) = (world.busy_nanos() - before, processor_nanos() - used_before);
-        assert!(used > 5_000_000, "{used} ns: it did not look for work");
+        assert!(used > 2_000_000, "{used} ns: it did not look for work");
         assert!(busy < used / 2, "{busy} ns busy of {used} ns used");
     });
     core.unwrap().join();
