@@ -20,59 +20,30 @@
 //! read had begun for when it was created; below, it catches up from history.
 
 mod index;
+mod shared;
+mod streams;
 #[cfg(test)]
 mod tests;
 
-use std::cell::OnceCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-
-use bytes::Bytes;
 
 use crate::key::KeyRange;
 use crate::store::{Event, RangeSet};
 use index::RangeIndex;
+pub use shared::{EventList, SharedEvent};
+pub use streams::StreamId;
+use streams::{StreamState, Streams};
 
 /// Bytes of recent events kept for watchers that lag a little; the oldest go first.
 pub const TAIL_BYTES_MAX: usize = 16 << 20;
 /// Bytes asked for in one read of history.
 pub const CATCH_UP_BYTES: usize = 1 << 20;
 
-/// A watch stream: the watchers of one RPC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StreamId(pub u64);
-
 /// What a client calls its watcher; unique on its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WatchId(pub i64);
-
-/// An event as it is shared by all who are shown it, with room for its encodings.
-#[derive(Debug)]
-pub struct SharedEvent {
-    /// The change.
-    pub event: Event,
-    /// Its encoding without and with the previous key-value, made once by whoever sends it first.
-    pub encoded: [OnceCell<Bytes>; 2],
-}
-
-impl SharedEvent {
-    /// Wraps an event.
-    pub fn new(event: Event) -> Rc<SharedEvent> {
-        Rc::new(SharedEvent {
-            event,
-            encoded: Default::default(),
-        })
-    }
-
-    fn bytes(&self) -> usize {
-        let previous = self.event.prev_kv.as_ref();
-        self.event.kv.key.len()
-            + self.event.kv.value.len()
-            + previous.map_or(0, |kv| kv.key.len() + kv.value.len())
-            + 64
-    }
-}
 
 /// What to watch.
 #[derive(Clone, Debug)]
@@ -112,7 +83,7 @@ pub enum Output {
         /// Whose.
         watch: WatchId,
         /// What.
-        events: Vec<Rc<SharedEvent>>,
+        events: EventList,
         /// Show previous key-values.
         prev_kv: bool,
         /// Large answers may be split.
@@ -201,16 +172,6 @@ struct Watcher {
     generation: u32,
 }
 
-#[derive(Debug, Default)]
-struct StreamState {
-    watchers: BTreeMap<WatchId, WatcherKey>,
-    ready: VecDeque<WatcherKey>,
-    next_id: i64,
-    /// A progress note for the stream is due once this revision is published and shown.
-    progress_requested: Option<i64>,
-    woken: bool,
-}
-
 #[derive(Debug)]
 struct Batch {
     revision: i64,
@@ -226,7 +187,7 @@ struct Batch {
 ///   whose answer its stream's task brings.
 #[derive(Debug, Default)]
 pub struct WatchHub {
-    streams: BTreeMap<StreamId, StreamState>,
+    streams: Streams,
     watchers: Vec<Option<Watcher>>,
     free: Vec<u32>,
     generation: u32,
@@ -246,7 +207,6 @@ pub struct WatchHub {
     /// Streams whose progress note waits for a publication.
     progress_waiting: Vec<StreamId>,
     woken: Vec<StreamId>,
-    next_stream: u64,
 }
 
 impl WatchHub {
@@ -263,15 +223,12 @@ impl WatchHub {
 
     /// Opens a stream.
     pub fn open_stream(&mut self) -> StreamId {
-        self.next_stream += 1;
-        let id = StreamId(self.next_stream);
-        self.streams.insert(id, StreamState::default());
-        id
+        self.streams.open()
     }
 
     /// Closes a stream and drops its watchers.
     pub fn close_stream(&mut self, stream: StreamId) {
-        let Some(state) = self.streams.remove(&stream) else {
+        let Some(state) = self.streams.close(stream) else {
             return;
         };
         for key in state.watchers.into_values() {
@@ -302,7 +259,7 @@ impl WatchHub {
         if spec.range.is_empty() {
             return Err(CreateError::EmptyRange);
         }
-        let Some(state) = self.streams.get_mut(&stream) else {
+        let Some(state) = self.streams.get_mut(stream) else {
             return Err(CreateError::DuplicateId);
         };
         let id = match spec.id {
@@ -361,7 +318,7 @@ impl WatchHub {
 
     /// Removes a watcher; `false` if there is none with this id.
     pub fn cancel(&mut self, stream: StreamId, id: WatchId) -> bool {
-        let Some(state) = self.streams.get_mut(&stream) else {
+        let Some(state) = self.streams.get_mut(stream) else {
             return false;
         };
         let Some(key) = state.watchers.remove(&id) else {
@@ -376,7 +333,7 @@ impl WatchHub {
     /// Asks for a progress note for the whole stream: sent once everything up to `applied` is
     /// published and all its watchers are synced. A stream without watchers gets none.
     pub fn request_progress(&mut self, stream: StreamId, applied: i64) {
-        let Some(state) = self.streams.get_mut(&stream) else {
+        let Some(state) = self.streams.get_mut(stream) else {
             return;
         };
         state.progress_requested = (!state.watchers.is_empty()).then_some(applied);
@@ -512,7 +469,7 @@ impl WatchHub {
                 slot,
                 generation: watcher.generation,
             };
-            self.enqueue(key);
+            watcher.enqueue(key, &mut self.streams, &mut self.woken);
         }
         self.index.found = found;
     }
@@ -525,7 +482,7 @@ impl WatchHub {
     /// Streams that have something to send since the last call.
     pub fn take_woken(&mut self, woken: &mut Vec<StreamId>) {
         for stream in self.woken.drain(..) {
-            if let Some(state) = self.streams.get_mut(&stream) {
+            if let Some(state) = self.streams.get_mut(stream) {
                 state.woken = false;
                 woken.push(stream);
             }
@@ -535,11 +492,7 @@ impl WatchHub {
     /// The next thing to send on a stream, about `bytes_max` bytes of events at most (one revision
     /// is never split). `None`: nothing until the stream is woken again.
     pub fn poll(&mut self, stream: StreamId, bytes_max: usize) -> Option<Output> {
-        loop {
-            let state = self.streams.get_mut(&stream)?;
-            let Some(key) = state.ready.pop_front() else {
-                break;
-            };
+        while let Some(key) = self.streams.get_mut(stream)?.ready.pop_front() {
             if let Some(output) = self.poll_watcher(key, bytes_max) {
                 return Some(output);
             }
@@ -547,8 +500,39 @@ impl WatchHub {
         self.poll_progress(stream)
     }
 
+    /// As [`WatchHub::poll`], but never asks for a read of history: `None` also when that is what
+    /// comes next, and [`WatchHub::poll`] then still finds it.
+    pub fn poll_at_hand(&mut self, stream: StreamId, bytes_max: usize) -> Option<Output> {
+        while let Some(&key) = self.streams.get(stream)?.ready.front() {
+            if self.needs_history(key) {
+                return None;
+            }
+            self.streams.get_mut(stream)?.ready.pop_front();
+            if let Some(output) = self.poll_watcher(key, bytes_max) {
+                return Some(output);
+            }
+        }
+        self.poll_progress(stream)
+    }
+
+    /// Watchers of a stream that may have something to be shown.
+    pub fn waiting(&self, stream: StreamId) -> usize {
+        self.streams
+            .get(stream)
+            .map_or(0, |state| state.ready.len())
+    }
+
+    fn needs_history(&self, key: WatcherKey) -> bool {
+        self.watcher(key)
+            .is_some_and(|watcher| match watcher.position {
+                Position::Synced => false,
+                Position::Pending { from } => from < self.tail_from,
+                Position::Behind { .. } => true,
+            })
+    }
+
     fn poll_progress(&mut self, stream: StreamId) -> Option<Output> {
-        let state = self.streams.get(&stream)?;
+        let state = self.streams.get(stream)?;
         let needed = state.progress_requested?;
         if needed > self.published {
             self.progress_waiting.push(stream);
@@ -561,7 +545,7 @@ impl WatchHub {
         if !state.watchers.values().all(synced) {
             return None;
         }
-        self.streams.get_mut(&stream)?.progress_requested = None;
+        self.streams.get_mut(stream)?.progress_requested = None;
         Some(Output::Progress {
             watch: None,
             revision: self.published,
@@ -571,7 +555,7 @@ impl WatchHub {
     fn poll_watcher(&mut self, key: WatcherKey, bytes_max: usize) -> Option<Output> {
         let (tail_from, compact_revision) = (self.tail_from, self.compact_revision);
         let published = self.published;
-        let watcher = self.watcher_mut(key)?;
+        let watcher = find(&mut self.watchers, key)?;
         watcher.queued = false;
         let (id, prev_kv, fragment) = (watcher.id, watcher.spec.prev_kv, watcher.spec.fragment);
         match watcher.position {
@@ -585,15 +569,14 @@ impl WatchHub {
                 })
             }
             Position::Pending { from } if from >= tail_from => {
-                let (events, next) = self.tail_events(key, from, bytes_max);
-                let watcher = self.watcher_mut(key)?;
+                let (events, next) = tail_events(&self.tail, &watcher.spec, from, bytes_max);
                 watcher.shown |= !events.is_empty();
                 watcher.position = match next {
                     Some(from) => Position::Pending { from },
                     None => Position::Synced,
                 };
                 if next.is_some() || watcher.progress_due {
-                    self.enqueue(key);
+                    watcher.enqueue(key, &mut self.streams, &mut self.woken);
                 }
                 if events.is_empty() {
                     return None;
@@ -638,7 +621,7 @@ impl WatchHub {
     pub fn catch_up(&mut self, query: &CatchUp, events: Vec<Event>, next: i64) -> Option<Output> {
         let published = self.published;
         let watcher = self.watcher_mut(query.watcher)?;
-        let events: Vec<_> = events
+        let events: EventList = events
             .into_iter()
             .filter(|event| wanted(&watcher.spec, event))
             .map(SharedEvent::new)
@@ -697,43 +680,13 @@ impl WatchHub {
         self.wake(stream);
     }
 
-    /// Events of a watcher in the tail from `from` on, and the first revision left out.
-    fn tail_events(
-        &self,
-        key: WatcherKey,
-        from: i64,
-        bytes_max: usize,
-    ) -> (Vec<Rc<SharedEvent>>, Option<i64>) {
-        let mut events = Vec::new();
-        let mut bytes = 0;
-        let Some(watcher) = self.watcher(key) else {
-            return (events, None);
-        };
-        let first = self.tail.partition_point(|batch| batch.revision < from);
-        for batch in self.tail.range(first..) {
-            if bytes >= bytes_max {
-                return (events, Some(batch.revision));
-            }
-            for event in &batch.events {
-                if watcher.spec.range.contains(&event.event.kv.key)
-                    && wanted(&watcher.spec, &event.event)
-                {
-                    bytes += event.bytes();
-                    events.push(Rc::clone(event));
-                }
-            }
-        }
-        (events, None)
-    }
-
     fn watcher(&self, key: WatcherKey) -> Option<&Watcher> {
         let watcher = self.watchers.get(key.slot as usize)?.as_ref()?;
         (watcher.generation == key.generation).then_some(watcher)
     }
 
     fn watcher_mut(&mut self, key: WatcherKey) -> Option<&mut Watcher> {
-        let watcher = self.watchers.get_mut(key.slot as usize)?.as_mut()?;
-        (watcher.generation == key.generation).then_some(watcher)
+        find(&mut self.watchers, key)
     }
 
     fn drop_watcher(&mut self, key: WatcherKey) {
@@ -741,7 +694,7 @@ impl WatchHub {
             return;
         };
         let (stream, id) = (watcher.stream, watcher.id);
-        if let Some(state) = self.streams.get_mut(&stream) {
+        if let Some(state) = self.streams.get_mut(stream) {
             state.watchers.remove(&id);
         }
         self.remove(key);
@@ -760,24 +713,73 @@ impl WatchHub {
     }
 
     fn enqueue(&mut self, key: WatcherKey) {
-        let Some(watcher) = self.watcher_mut(key) else {
-            return;
-        };
-        let stream = watcher.stream;
-        if !std::mem::replace(&mut watcher.queued, true)
-            && let Some(state) = self.streams.get_mut(&stream)
-        {
-            state.ready.push_back(key);
+        if let Some(watcher) = find(&mut self.watchers, key) {
+            watcher.enqueue(key, &mut self.streams, &mut self.woken);
         }
-        self.wake(stream);
     }
 
     fn wake(&mut self, stream: StreamId) {
-        if let Some(state) = self.streams.get_mut(&stream)
-            && !std::mem::replace(&mut state.woken, true)
-        {
-            self.woken.push(stream);
+        if let Some(state) = self.streams.get_mut(stream) {
+            wake(stream, state, &mut self.woken);
         }
+    }
+}
+
+impl Watcher {
+    /// Has its stream look at it.
+    fn enqueue(&mut self, key: WatcherKey, streams: &mut Streams, woken: &mut Vec<StreamId>) {
+        let Some(state) = streams.get_mut(self.stream) else {
+            return;
+        };
+        if !std::mem::replace(&mut self.queued, true) {
+            state.ready.push_back(key);
+        }
+        wake(self.stream, state, woken);
+    }
+}
+
+fn find(watchers: &mut [Option<Watcher>], key: WatcherKey) -> Option<&mut Watcher> {
+    let watcher = watchers.get_mut(key.slot as usize)?.as_mut()?;
+    (watcher.generation == key.generation).then_some(watcher)
+}
+
+fn wake(stream: StreamId, state: &mut StreamState, woken: &mut Vec<StreamId>) {
+    if !std::mem::replace(&mut state.woken, true) {
+        woken.push(stream);
+    }
+}
+
+/// Events of a watcher in the tail from `from` on, and the first revision left out.
+fn tail_events(
+    tail: &VecDeque<Batch>,
+    spec: &WatchSpec,
+    from: i64,
+    bytes_max: usize,
+) -> (EventList, Option<i64>) {
+    let mut events = EventList::new();
+    let mut bytes = 0;
+    for batch in tail.range(first_at(tail, from)..) {
+        if bytes >= bytes_max {
+            return (events, Some(batch.revision));
+        }
+        for event in &batch.events {
+            if spec.range.contains(&event.event.kv.key) && wanted(spec, &event.event) {
+                bytes += event.bytes();
+                events.push(Rc::clone(event));
+            }
+        }
+    }
+    (events, None)
+}
+
+/// Place of the first batch at or above `from`. Who keeps up wants the last one.
+fn first_at(tail: &VecDeque<Batch>, from: i64) -> usize {
+    let below = |at: usize| tail.get(at).is_none_or(|batch| batch.revision < from);
+    match tail.len() {
+        0 => 0,
+        len if below(len - 1) => len,
+        len if len == 1 || below(len - 2) => len - 1,
+        _ => tail.partition_point(|batch| batch.revision < from),
     }
 }
 

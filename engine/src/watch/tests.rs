@@ -1,3 +1,7 @@
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
 use super::*;
 use crate::command::KeyValue;
 use crate::key::End;
@@ -189,7 +193,7 @@ impl World {
             Output::Events { watch, events, .. } => {
                 assert!(!events.is_empty(), "an empty answer is a progress note");
                 let shown = self.shown(stream, watch);
-                for event in events {
+                for event in &events {
                     let at = (event.event.revision.main, event.event.revision.sub);
                     assert!(
                         shown.events.last().is_none_or(|last| *last < at),
@@ -243,7 +247,12 @@ impl World {
 
     fn poll(&mut self, stream: StreamId, outputs: u64) {
         for _ in 0..outputs {
-            let Some(output) = self.hub.poll(stream, 100) else {
+            let at_hand = match self.draw.below(2) {
+                0 => self.hub.poll_at_hand(stream, 100),
+                _ => None,
+            };
+            assert!(!matches!(at_hand, Some(Output::CatchUp(_))));
+            let Some(output) = at_hand.or_else(|| self.hub.poll(stream, 100)) else {
                 return;
             };
             self.take(stream, output);
@@ -380,4 +389,100 @@ fn nobody_watching_costs_nothing() {
     let mut hub = WatchHub::new(1);
     assert!(hub.live_query(100).is_none());
     assert_eq!(hub.published(), 100);
+}
+
+#[test]
+fn what_needs_history_is_left_for_the_poll_that_may_ask_for_it() {
+    let mut hub = WatchHub::new(9);
+    let stream = hub.open_stream();
+    let key = || KeyRange::single("a".into());
+    hub.create(stream, spec(key(), 0), 9).unwrap();
+    hub.create(stream, spec(key(), 4), 9).unwrap();
+    hub.create(stream, spec(key(), 0), 9).unwrap();
+    publish(&mut hub, 10, "a");
+    let mut order = Vec::new();
+    assert!(hub.poll_at_hand(stream, 1).is_none());
+    assert_eq!(hub.waiting(stream), 3);
+    let Some(Output::CatchUp(query)) = hub.poll(stream, 1) else {
+        panic!("the second watcher is behind");
+    };
+    while let Some(Output::Events { watch, events, .. }) = hub.poll_at_hand(stream, 1) {
+        order.push((watch, events.len()));
+    }
+    assert_eq!(order, [(WatchId(0), 1), (WatchId(2), 1)]);
+    assert_eq!(hub.waiting(stream), 0);
+    assert_eq!((query.from, query.to), (4, 10));
+}
+
+#[test]
+fn watchers_of_one_key_are_shown_the_same_list() {
+    let mut hub = WatchHub::new(1);
+    let streams = [hub.open_stream(), hub.open_stream()];
+    for stream in streams {
+        for _ in 0..3 {
+            hub.create(stream, spec(KeyRange::single("a".into()), 0), 1)
+                .unwrap();
+        }
+    }
+    for revision in 2..4 {
+        publish(&mut hub, revision, "a");
+    }
+    let mut woken = Vec::new();
+    hub.take_woken(&mut woken);
+    assert_eq!(woken, streams, "one wake each");
+    let mut lists = Vec::new();
+    for stream in streams {
+        while let Some(Output::Events { events, .. }) = hub.poll(stream, 1000) {
+            lists.push(events);
+        }
+    }
+    assert_eq!(lists.len(), 6);
+    for list in &lists {
+        assert_eq!(list.len(), 2);
+        assert!(list.is_same(&lists[0]));
+    }
+    publish(&mut hub, 4, "a");
+    let Some(Output::Events { events, .. }) = hub.poll(streams[0], 1000) else {
+        panic!("a new event");
+    };
+    assert!(!events.is_same(&lists[0]));
+}
+
+#[test]
+fn the_id_of_a_closed_stream_finds_nothing() {
+    let mut hub = WatchHub::new(1);
+    let first = hub.open_stream();
+    hub.close_stream(first);
+    let second = hub.open_stream();
+    assert_ne!(first, second);
+    let any = || spec(KeyRange::single("a".into()), 0);
+    assert_eq!(
+        hub.create(first, any(), 1),
+        Err(CreateError::DuplicateId),
+        "a watcher on a stream that is closed"
+    );
+    hub.create(second, any(), 1).unwrap();
+    hub.close_stream(first);
+    publish(&mut hub, 2, "a");
+    assert!(hub.poll(first, 1).is_none());
+    assert!(matches!(hub.poll(second, 1), Some(Output::Events { .. })));
+}
+
+/// Publishes one put.
+fn publish(hub: &mut WatchHub, revision: i64, key: &'static str) {
+    let event = Event {
+        tombstone: false,
+        revision: Revision {
+            main: revision,
+            sub: 0,
+        },
+        kv: KeyValue {
+            key: key.into(),
+            mod_revision: revision,
+            ..KeyValue::default()
+        },
+        prev_kv: None,
+    };
+    hub.live_query(revision);
+    hub.publish(revision, vec![event]);
 }
