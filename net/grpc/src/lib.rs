@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod batch;
 mod call;
 mod connection;
 mod frame;
@@ -30,6 +31,7 @@ pub mod stream;
 mod transport;
 mod wake;
 
+pub use batch::MessageBatch;
 pub use connection::serve_connection;
 pub use method::Method;
 pub use service::{CallContext, Clock, HttpRequest, HttpResponse, Limits, Service, Shutdown};

@@ -10,6 +10,7 @@ use h2::SendStream;
 use h2::server::SendResponse;
 
 use crate::answer;
+use crate::batch::MessageBatch;
 use crate::frame::{Frame, MessageReader, PREFIX_BYTES, ReadError};
 use crate::status::{CONTEXT_CANCELED, Status};
 
@@ -109,6 +110,20 @@ impl ResponseSink {
     /// `Canceled` if the caller is gone, `ResourceExhausted` if the message is larger than 4 GiB.
     pub fn send_now(&mut self, message: Bytes) -> Result<(), Status> {
         let frame = Frame::message(message)?.counted(&self.side.pending);
+        self.side.with_open(|stream| stream.send_data(frame, false))
+    }
+
+    /// Waits until there is room, then sends the messages of `batch` in one piece. The wait is for the first of them,
+    /// so a batch counts as one message in what a sender holds.
+    ///
+    /// # Errors
+    /// `Canceled` if the caller is gone.
+    pub async fn send_batch(&mut self, batch: MessageBatch) -> Result<(), Status> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.ready().await?;
+        let frame = Frame::raw(batch.into_bytes()).counted(&self.side.pending);
         self.side.with_open(|stream| stream.send_data(frame, false))
     }
 

@@ -12,7 +12,8 @@ use http::Request;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use support::{
-    World, answer, call, check_refused, client, client_of, flagged, framed, request, server,
+    World, answer, call, check_refused, client, client_of, flagged, framed, numbered, request,
+    server,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -20,6 +21,7 @@ const PUT: &str = "/etcdserverpb.KV/Put";
 const RANGE: &str = "/etcdserverpb.KV/Range";
 const TXN: &str = "/etcdserverpb.KV/Txn";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
+const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
 const SECOND: u64 = 1_000_000_000;
 
@@ -418,6 +420,40 @@ fn a_slow_reader_makes_the_sender_wait() {
         }
         assert!(server.seen.sent.get() > sent + 100);
     });
+}
+
+#[test]
+fn batches_are_the_same_bytes_as_single_messages_however_narrow_the_window() {
+    let count = 600;
+    let expected: Vec<u8> = (0..count)
+        .flat_map(|number| framed(&numbered(number)))
+        .collect();
+    for (per_batch, window) in [
+        (0, 65_535),
+        (1, 7),
+        (7, 3),
+        (100, 65_535),
+        (100, 10),
+        (600, 333),
+    ] {
+        let expected = expected.clone();
+        let world = World::default();
+        world.clone().run(async move {
+            let (server, io) = server(&world, Limits::default());
+            let mut builder = patient();
+            builder.initial_window_size(window);
+            let (requests, _) = client_of(&world, io, &builder).await;
+            let order = [count.to_be_bytes(), u32::to_be_bytes(per_batch)].concat();
+            let answer = call(&requests, request(KEEP_ALIVE, &[]), framed(&order)).await;
+            let answer = answer.unwrap();
+            assert_eq!(answer.status().0, "0");
+            assert!(answer.body == expected, "{per_batch} in {window}");
+            // Beyond the window no more than one batch waits.
+            let pending = server.seen.pending_bytes.get();
+            let longest = numbered(49).len() + 5;
+            assert!(pending <= window as usize + per_batch as usize * longest);
+        });
+    }
 }
 
 #[test]

@@ -9,8 +9,8 @@ use engine::key::{End, KeyRange};
 use grpc::mapping::reply::{RangeEnd, encode_range_chunk};
 use grpc::mapping::watch::WatchCreate;
 use grpc::mapping::{
-    AlarmOperation, Header, RequestLimits, WatchAnswer, WatchRequest, encode_event, encode_reply,
-    operation,
+    AlarmOperation, Header, RequestLimits, WatchAnswer, WatchAnswers, WatchRequest, encode_event,
+    encode_reply, operation,
 };
 use grpc::proto::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, Compare,
@@ -296,6 +296,49 @@ proptest! {
                 .collect(),
         };
         prop_assert_eq!(answer.encode(), message.encode_to_vec());
+    }
+
+    #[test]
+    fn answers_that_leave_together_are_the_answers_one_by_one(
+        answers in vec((header(), vec(number(), 1..6), vec(bytes(), 0..3), any::<bool>()), 1..6),
+        room in prop_oneof![Just(0usize), 0usize..2000],
+        take_after in 0usize..20,
+    ) {
+        let mut together = WatchAnswers::default();
+        let (mut out, mut expected, mut count) = (Vec::new(), Vec::new(), 0);
+        for (header, ids, values, canceled) in answers {
+            let events: Vec<Bytes> = values
+                .into_iter()
+                .map(|value| encode_event(false, &KeyValue { value, ..KeyValue::default() }, None))
+                .collect();
+            let answer = |watch_id| WatchAnswer {
+                header,
+                watch_id,
+                canceled,
+                events: &events,
+                ..WatchAnswer::default()
+            };
+            for (at, watch_id) in ids.iter().enumerate() {
+                let message = answer(*watch_id).encode();
+                expected.push(0);
+                expected.extend((message.len() as u32).to_be_bytes());
+                expected.extend(&message);
+                // What was taken cannot be repeated.
+                if at == 0 || count == take_after + 1 {
+                    together.push(&answer(*watch_id)).unwrap();
+                    together.reserve_repeats(ids.len() - 1, room);
+                } else {
+                    together.repeat(*watch_id).unwrap();
+                }
+                if count == take_after {
+                    out.extend(together.take().into_bytes());
+                    prop_assert_eq!(together.byte_count(), 0);
+                }
+                count += 1;
+            }
+        }
+        out.extend(together.take().into_bytes());
+        prop_assert_eq!(out, expected);
     }
 
     #[test]

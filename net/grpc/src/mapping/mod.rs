@@ -15,4 +15,4 @@ mod wire;
 
 pub use reply::{Header, encode_reply};
 pub use request::{AlarmOperation, RequestLimits, operation};
-pub use watch::{WatchAnswer, WatchRequest, encode_event};
+pub use watch::{WatchAnswer, WatchAnswers, WatchRequest, encode_event};

@@ -1,5 +1,7 @@
 //! Watch requests, and watch answers put together from events that were encoded once.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use engine::command::KeyValue;
 use engine::key::KeyRange;
@@ -9,6 +11,8 @@ use super::request::{decode, key_range};
 use super::wire::{
     bytes_len, delimited_len, integer_len, put_bytes, put_integer, put_varint, varint_len,
 };
+use crate::batch::MessageBatch;
+use crate::frame::PREFIX_BYTES;
 use crate::proto::etcdserverpb::{
     WatchRequest as WatchRequestMessage, watch_create_request::FilterType,
     watch_request::RequestUnion,
@@ -89,6 +93,8 @@ impl WatchRequest {
     }
 }
 
+/// Field of `WatchResponse.watch_id`.
+const WATCH_ID: u8 = 2;
 /// Tag of `WatchResponse.events`.
 const EVENTS_TAG: u8 = 11 << 3 | 2;
 
@@ -149,15 +155,95 @@ impl WatchAnswer<'_> {
     pub fn encode(&self) -> Bytes {
         exactly(self.encoded_len(), |out| {
             self.header.put(out);
-            put_integer(out, 2, self.watch_id as u64);
-            put_integer(out, 3, u64::from(self.created));
-            put_integer(out, 4, u64::from(self.canceled));
-            put_integer(out, 5, self.compact_revision as u64);
-            put_bytes(out, 6, self.cancel_reason.as_bytes());
-            put_integer(out, 7, u64::from(self.fragment));
-            for event in self.events {
-                out.extend_from_slice(event);
-            }
+            put_integer(out, WATCH_ID, self.watch_id as u64);
+            self.put_rest(out);
         })
+    }
+
+    /// Writes what follows the watch id.
+    fn put_rest(&self, out: &mut Vec<u8>) {
+        put_integer(out, 3, u64::from(self.created));
+        put_integer(out, 4, u64::from(self.canceled));
+        put_integer(out, 5, self.compact_revision as u64);
+        put_bytes(out, 6, self.cancel_reason.as_bytes());
+        put_integer(out, 7, u64::from(self.fragment));
+        for event in self.events {
+            out.extend_from_slice(event);
+        }
+    }
+}
+
+/// Answers of one stream that leave together. Answers to watchers that see the same differ in their watch id alone:
+/// the first one is encoded, the others are copies of it with another id.
+#[derive(Debug, Default)]
+pub struct WatchAnswers {
+    messages: MessageBatch,
+    last: Option<Place>,
+}
+
+/// Where the last answer of a batch stands.
+#[derive(Clone, Debug)]
+struct Place {
+    header: Range<usize>,
+    /// What follows the watch id.
+    rest: Range<usize>,
+}
+
+impl WatchAnswers {
+    /// Bytes of all answers as they go out.
+    pub fn byte_count(&self) -> usize {
+        self.messages.byte_count()
+    }
+
+    /// Makes room for `count` more answers like the last one, in no more than `bytes_max` bytes.
+    pub fn reserve_repeats(&mut self, count: usize, bytes_max: usize) {
+        if let Some(last) = &self.last {
+            // Ids that fit into a byte or two are the rule; others cost a reallocation.
+            let bytes = PREFIX_BYTES + last.header.len() + 3 + last.rest.len();
+            self.messages
+                .reserve(bytes.saturating_mul(count).min(bytes_max));
+        }
+    }
+
+    /// Appends an answer.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` if it is larger than 4 GiB.
+    pub fn push(&mut self, answer: &WatchAnswer<'_>) -> Result<(), Status> {
+        let start = self.messages.byte_count() + PREFIX_BYTES;
+        let header = start..start + answer.header.len();
+        let mut rest = header.end..header.end;
+        self.messages.push(answer.encoded_len(), |out| {
+            answer.header.put(out);
+            put_integer(out, WATCH_ID, answer.watch_id as u64);
+            rest.start = out.len();
+            answer.put_rest(out);
+            rest.end = out.len();
+        })?;
+        self.last = Some(Place { header, rest });
+        Ok(())
+    }
+
+    /// Appends the last answer once more, for another watcher.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` if it is larger than 4 GiB.
+    ///
+    /// # Panics
+    /// If there is no answer yet.
+    pub fn repeat(&mut self, watch_id: i64) -> Result<(), Status> {
+        let Place { header, rest } = self.last.clone().expect("an answer to repeat");
+        let len = header.len() + integer_len(watch_id as u64) + rest.len();
+        self.messages.push(len, |out| {
+            out.extend_from_within(header);
+            put_integer(out, WATCH_ID, watch_id as u64);
+            out.extend_from_within(rest);
+        })
+    }
+
+    /// The answers so far; those that follow begin anew.
+    pub fn take(&mut self) -> MessageBatch {
+        self.last = None;
+        std::mem::take(&mut self.messages)
     }
 }

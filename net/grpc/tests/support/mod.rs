@@ -10,10 +10,10 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use grpc::{
-    CallContext, Clock, Code, HttpRequest, HttpResponse, Limits, Method, RequestStream,
-    ResponseSink, Service, Shutdown, Status,
+    CallContext, Clock, Code, HttpRequest, HttpResponse, Limits, MessageBatch, Method,
+    RequestStream, ResponseSink, Service, Shutdown, Status,
 };
 use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Request};
@@ -180,10 +180,16 @@ impl Seen {
 
 /// - `Put` echoes, `Compact` fails with a status that needs encoding
 /// - `Range` never answers, `Txn` answers once released
+/// - `LeaseKeepAlive` is told two numbers: how many messages to send, how many of them in a batch
 /// - `Watch` echoes each message, `Snapshot` sends 16 KiB messages for ever
 /// - `Observe` waits for the shutdown, `HealthWatch` never ends
 pub struct TestService {
     pub seen: Rc<Seen>,
+}
+
+/// A message that says which one it is, of a length of its own.
+pub fn numbered(number: u32) -> Vec<u8> {
+    number.to_be_bytes().repeat(1 + number as usize % 50)
 }
 
 struct Running(Rc<Seen>);
@@ -246,6 +252,32 @@ impl Service for TestService {
                     responses.send(message).await?;
                 }
                 Ok(())
+            }
+            Method::LeaseKeepAlive => {
+                let Some(order) = requests.next().await? else {
+                    return Ok(());
+                };
+                let [count, per_batch] = [0, 4].map(|at| (&order[at..]).get_u32());
+                let mut batch = MessageBatch::default();
+                let mut batched = 0;
+                for number in 0..count {
+                    let message = numbered(number);
+                    if per_batch == 0 {
+                        responses.send(message.into()).await?;
+                        continue;
+                    }
+                    batch.push(message.len(), |out| out.extend_from_slice(&message))?;
+                    batched += 1;
+                    if batched == per_batch || number + 1 == count {
+                        responses.send_batch(std::mem::take(&mut batch)).await?;
+                        let pending = responses.pending_bytes();
+                        let seen = &self.seen.pending_bytes;
+                        seen.set(seen.get().max(pending));
+                        batched = 0;
+                    }
+                }
+                // An empty one sends nothing.
+                responses.send_batch(MessageBatch::default()).await
             }
             Method::Snapshot => {
                 let block = Bytes::from(vec![7; 16 * 1024]);

@@ -1,0 +1,60 @@
+//! Several messages in one piece: framed one after another in one buffer, so that the costs of a send are paid once
+//! for all of them. The bytes are those of the messages sent one by one.
+
+use bytes::Bytes;
+
+use crate::frame::PREFIX_BYTES;
+use crate::status::{Code, Status};
+
+/// Messages that are sent together, in the order of [`MessageBatch::push`].
+#[derive(Debug, Default)]
+pub struct MessageBatch {
+    bytes: Vec<u8>,
+}
+
+impl MessageBatch {
+    /// Whether there is no message.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Bytes of all messages with their prefixes.
+    pub fn byte_count(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Makes room for `bytes` more at once.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
+    /// Appends a message of `len` bytes, which `write` appends. Nothing before them may change.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` if the message is larger than 4 GiB.
+    pub fn push(&mut self, len: usize, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), Status> {
+        let Ok(length) = u32::try_from(len) else {
+            return Err(Status::new(
+                Code::ResourceExhausted,
+                format!("grpc: message too large ({len} bytes)"),
+            ));
+        };
+        self.bytes.reserve(PREFIX_BYTES + len);
+        // Not compressed.
+        self.bytes.push(0);
+        self.bytes.extend_from_slice(&length.to_be_bytes());
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        assert_eq!(
+            self.bytes.len() - start,
+            len,
+            "the measured and the written length of a message differ"
+        );
+        Ok(())
+    }
+
+    /// The framed messages.
+    pub fn into_bytes(self) -> Bytes {
+        Bytes::from(self.bytes)
+    }
+}
