@@ -263,6 +263,17 @@ impl WatchStream {
         }
     }
 
+    /// What to send after that, if it is here: asks for no history and waits for nothing.
+    pub fn next_at_hand(&self, bytes_max: usize) -> Option<Output> {
+        let mut hub = self.node.0.watches.hub.borrow_mut();
+        hub.poll_at_hand(self.id, bytes_max)
+    }
+
+    /// Watchers that may have something to be shown.
+    pub fn waiting(&self) -> usize {
+        self.node.0.watches.hub.borrow().waiting(self.id)
+    }
+
     /// Reads history for one watcher; the outer `None` is a stop. Dropped while it waits, the watcher
     /// is to be polled again.
     async fn catch_up(&self, query: CatchUp) -> Option<Option<Output>> {

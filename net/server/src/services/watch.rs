@@ -5,12 +5,13 @@
 
 use std::cell::OnceCell;
 use std::rc::Rc;
+use std::slice;
 use std::task::Poll;
 
 use bytes::Bytes;
-use engine::watch::{CreateError, Output, SharedEvent, WatchId, WatchSpec};
+use engine::watch::{CreateError, EventList, Output, SharedEvent, WatchId, WatchSpec};
 use grpc::mapping::watch::WatchCreate;
-use grpc::mapping::{Header, WatchAnswer, WatchRequest, encode_event};
+use grpc::mapping::{Header, WatchAnswer, WatchAnswers, WatchRequest, encode_event};
 use grpc::status::{COMPACTED, WATCH_DUPLICATE_ID, WATCH_RANGE_EMPTY};
 use grpc::{CallContext, RequestStream, ResponseSink, Status};
 
@@ -19,6 +20,10 @@ use crate::node::WatchStream;
 
 /// Events of one answer end with the revision that brings them to this many bytes.
 const ANSWER_BYTES: usize = 512 * 1024;
+
+/// Answers are gathered into pieces of this size: large enough that a send costs little beside its bytes, small enough
+/// that the other streams of a connection hardly wait, and no more than that is held for a client that does not read.
+const PIECE_BYTES: usize = 32 * 1024;
 
 enum Turn {
     Request(Option<Bytes>),
@@ -44,7 +49,9 @@ impl EtcdService {
                 Turn::Request(Some(message)) => {
                     self.watch_request(&stream, message, &mut responses).await?;
                 }
-                Turn::Output(Some(output)) => self.watch_output(output, &mut responses).await?,
+                Turn::Output(Some(output)) => {
+                    self.watch_outputs(output, &stream, &mut responses).await?;
+                }
                 Turn::Output(None) => {
                     if let Some(damage) = stream.damage() {
                         return Err(data_loss(&damage));
@@ -148,12 +155,64 @@ impl EtcdService {
         }
     }
 
-    async fn watch_output(
+    /// Sends `first` and what else is at hand, gathered into pieces of about [`PIECE_BYTES`].
+    async fn watch_outputs(
         &self,
-        output: Output,
+        first: Output,
+        stream: &WatchStream,
         responses: &mut ResponseSink,
     ) -> Result<(), Status> {
-        let header = wire_header(self.node.header());
+        let mut answers = Answers::new(wire_header(self.node.header()));
+        answers.add(first, self.fragment_bytes, responses).await?;
+        let room = PIECE_BYTES.saturating_sub(answers.encoded.byte_count());
+        answers.encoded.reserve_repeats(stream.waiting(), room);
+        while answers.encoded.byte_count() < PIECE_BYTES
+            && let Some(output) = stream.next_at_hand(ANSWER_BYTES)
+        {
+            answers.add(output, self.fragment_bytes, responses).await?;
+        }
+        responses.send_batch(answers.encoded.take()).await
+    }
+}
+
+/// Answers that are being gathered, with what the last one showed.
+struct Answers {
+    header: Header,
+    encoded: WatchAnswers,
+    last: Option<Shown>,
+}
+
+/// What decides the bytes of an answer besides the watch id.
+struct Shown {
+    events: EventList,
+    prev_kv: bool,
+    revision: i64,
+}
+
+impl Shown {
+    fn is_same(&self, other: &Shown) -> bool {
+        self.prev_kv == other.prev_kv
+            && self.revision == other.revision
+            && self.events.is_same(&other.events)
+    }
+}
+
+impl Answers {
+    fn new(header: Header) -> Answers {
+        Answers {
+            header,
+            encoded: WatchAnswers::default(),
+            last: None,
+        }
+    }
+
+    async fn add(
+        &mut self,
+        output: Output,
+        fragment_bytes: usize,
+        responses: &mut ResponseSink,
+    ) -> Result<(), Status> {
+        let header = self.header;
         match output {
             Output::Events {
                 watch,
@@ -162,90 +221,121 @@ impl EtcdService {
                 fragment,
                 revision,
             } => {
-                let header = Header { revision, ..header };
-                let events: Vec<Bytes> = events.iter().map(|e| encoding(e, prev_kv)).collect();
-                let answer = WatchAnswer {
-                    header,
-                    watch_id: watch.0,
-                    ..WatchAnswer::default()
+                let shown = Shown {
+                    events,
+                    prev_kv,
+                    revision,
                 };
                 if fragment {
-                    return self.send_fragments(answer, &events, responses).await;
+                    return self
+                        .add_fragments(watch, shown, fragment_bytes, responses)
+                        .await;
                 }
-                responses
-                    .send(
-                        WatchAnswer {
-                            events: &events,
-                            ..answer
-                        }
-                        .encode(),
-                    )
-                    .await
+                if let Some(last) = &self.last
+                    && last.is_same(&shown)
+                {
+                    return self.encoded.repeat(watch.0);
+                }
+                self.add_events(watch, &shown)?;
+                self.last = Some(shown);
+                Ok(())
             }
             Output::Compacted {
                 watch,
                 compact_revision,
-            } => {
-                let answer = WatchAnswer {
-                    // No revision: the watcher never reached one.
-                    header: Header {
-                        revision: 0,
-                        ..header
-                    },
-                    watch_id: watch.0,
-                    canceled: true,
-                    compact_revision,
-                    ..WatchAnswer::default()
-                };
-                responses.send(answer.encode()).await
-            }
-            Output::Progress { watch, revision } => {
-                let answer = WatchAnswer {
-                    header: Header { revision, ..header },
-                    watch_id: watch.map_or(-1, |watch| watch.0),
-                    ..WatchAnswer::default()
-                };
-                responses.send(answer.encode()).await
-            }
+            } => self.add_note(&WatchAnswer {
+                // No revision: the watcher never reached one.
+                header: Header {
+                    revision: 0,
+                    ..header
+                },
+                watch_id: watch.0,
+                canceled: true,
+                compact_revision,
+                ..WatchAnswer::default()
+            }),
+            Output::Progress { watch, revision } => self.add_note(&WatchAnswer {
+                header: Header { revision, ..header },
+                watch_id: watch.map_or(-1, |watch| watch.0),
+                ..WatchAnswer::default()
+            }),
             Output::CatchUp(_) => unreachable!("the stream reads history by itself"),
         }
     }
 
-    /// Splits an answer that is larger than a request may be, between events.
-    async fn send_fragments(
-        &self,
-        answer: WatchAnswer<'_>,
-        events: &[Bytes],
+    fn add_note(&mut self, answer: &WatchAnswer<'_>) -> Result<(), Status> {
+        self.last = None;
+        self.encoded.push(answer)
+    }
+
+    fn add_events(&mut self, watch: WatchId, shown: &Shown) -> Result<(), Status> {
+        let header = self.header;
+        let mut push = |events: &[Bytes]| {
+            self.encoded.push(&WatchAnswer {
+                header: Header {
+                    revision: shown.revision,
+                    ..header
+                },
+                watch_id: watch.0,
+                events,
+                ..WatchAnswer::default()
+            })
+        };
+        match &shown.events[..] {
+            [event] => push(slice::from_ref(encoding(event, shown.prev_kv))),
+            events => push(&encodings(events, shown.prev_kv)),
+        }
+    }
+
+    /// Splits an answer that is larger than a request may be, between events. What is gathered goes out first
+    /// wherever it is enough for a piece, so that no more than a fragment and a piece wait here.
+    async fn add_fragments(
+        &mut self,
+        watch: WatchId,
+        shown: Shown,
+        fragment_bytes: usize,
         responses: &mut ResponseSink,
     ) -> Result<(), Status> {
+        self.last = None;
+        let events = encodings(&shown.events, shown.prev_kv);
+        let answer = WatchAnswer {
+            header: Header {
+                revision: shown.revision,
+                ..self.header
+            },
+            watch_id: watch.0,
+            ..WatchAnswer::default()
+        };
         let mut start = 0;
         let mut bytes = 0;
         for (at, event) in events.iter().enumerate() {
-            if at > start && bytes + event.len() > self.fragment_bytes {
-                let part = WatchAnswer {
+            if at > start && bytes + event.len() > fragment_bytes {
+                self.encoded.push(&WatchAnswer {
                     fragment: true,
                     events: &events[start..at],
                     ..answer
-                };
-                responses.send(part.encode()).await?;
+                })?;
+                if self.encoded.byte_count() >= PIECE_BYTES {
+                    responses.send_batch(self.encoded.take()).await?;
+                }
                 (start, bytes) = (at, 0);
             }
             bytes += event.len();
         }
-        responses
-            .send(
-                WatchAnswer {
-                    events: &events[start..],
-                    ..answer
-                }
-                .encode(),
-            )
-            .await
+        self.encoded.push(&WatchAnswer {
+            events: &events[start..],
+            ..answer
+        })
     }
 }
 
+fn encodings(events: &[Rc<SharedEvent>], prev_kv: bool) -> Vec<Bytes> {
+    let encoded = events.iter().map(|event| encoding(event, prev_kv));
+    encoded.cloned().collect()
+}
+
 /// An event's encoding, made by the first stream that shows it.
-fn encoding(event: &Rc<SharedEvent>, prev_kv: bool) -> Bytes {
+fn encoding(event: &SharedEvent, prev_kv: bool) -> &Bytes {
     let slot: &OnceCell<Bytes> = &event.encoded[usize::from(prev_kv)];
     let encode = || {
         let previous = if prev_kv {
@@ -255,5 +345,5 @@ fn encoding(event: &Rc<SharedEvent>, prev_kv: bool) -> Bytes {
         };
         encode_event(event.event.tombstone, &event.event.kv, previous)
     };
-    slot.get_or_init(encode).clone()
+    slot.get_or_init(encode)
 }
