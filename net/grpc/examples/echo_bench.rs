@@ -23,7 +23,7 @@ use grpc::mapping::{Header, RequestLimits, encode_reply, operation};
 use grpc::proto::etcdserverpb::PutRequest;
 use grpc::{
     CallContext, HttpRequest, HttpResponse, Limits, Method, RequestStream, ResponseSink, Service,
-    Shutdown, Status,
+    Shutdown, Status, UnaryAnswer,
 };
 use prost::Message;
 use support::{World, answer, client_of, framed, request};
@@ -37,7 +37,7 @@ impl Service for Echo {
         _context: CallContext,
         method: Method,
         message: Bytes,
-    ) -> Result<Bytes, Status> {
+    ) -> Result<UnaryAnswer, Status> {
         match operation(method, message, &RequestLimits::default())? {
             Operation::Write(Command::Put(put)) => {
                 std::hint::black_box(put);
@@ -47,7 +47,7 @@ impl Service for Echo {
                     revision: 77_777,
                     raft_term: 2,
                 };
-                Ok(encode_reply(&header, &Reply::Put { prev_kv: None }))
+                Ok(encode_reply(&header, &Reply::Put { prev_kv: None }).into())
             }
             other => panic!("{other:?}"),
         }

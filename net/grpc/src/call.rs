@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderValue, Method as HttpMethod, Request, StatusCode};
 use crate::answer;
 use crate::frame::{AssemblyBudget, Encoding, Frame, MessageReader, ReadError};
 use crate::method::{Method, Shape};
+use crate::parts::UnaryAnswer;
 use crate::service::{CallContext, Clock, HttpRequest, HttpResponse, Limits, Service, Shutdown};
 use crate::status::{CONTEXT_DEADLINE_EXCEEDED, Code, INVALID_CLIENT_API_VERSION, STOPPED, Status};
 use crate::stream::{RequestStream, ResponseSink, SendSide};
@@ -44,7 +45,7 @@ enum Stage {
     Gathering(Box<Gathering>),
     Unary {
         respond: SendResponse<Frame>,
-        answer: Answer<Result<Bytes, Status>>,
+        answer: Answer<Result<UnaryAnswer, Status>>,
     },
     Stream {
         side: Rc<SendSide>,
@@ -238,9 +239,20 @@ impl Call {
                     let Poll::Ready(result) = answer.as_mut().poll(cx) else {
                         return respond.poll_reset(cx).map(|_| Finished::Lost);
                     };
-                    if let Stage::Unary { respond, .. } = self.take() {
-                        answer::unary(respond, result);
-                    }
+                    let Stage::Unary { respond, .. } = self.take() else {
+                        return Poll::Ready(Finished::Lost);
+                    };
+                    let message = match result {
+                        Ok(UnaryAnswer::Parts(parts)) => {
+                            let side = SendSide::new(respond);
+                            let answer = parts.start(Rc::clone(&side));
+                            self.stage = Stage::Stream { side, answer };
+                            continue;
+                        }
+                        Ok(UnaryAnswer::Message(message)) => Ok(message),
+                        Err(status) => Err(status),
+                    };
+                    answer::unary(respond, message);
                     return Poll::Ready(Finished::Answered);
                 }
                 Stage::Stream { side, answer } => {

@@ -6,6 +6,7 @@
 //! ```
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::io::Read;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -22,12 +23,22 @@ pub(crate) const PREFIX_BYTES: usize = 5;
 /// First allocation for a message that arrives in pieces; it grows with what really arrives.
 const ASSEMBLY_BYTES_FIRST: usize = 64 * 1024;
 
-/// A message on its way out: prefix and payload, neither copied before the write buffer.
+/// A message on its way out, or a part of one: prefix and payload, neither copied before the write buffer.
+///
+/// Invariant: `payload` is empty only if there is no `rest`.
 pub(crate) struct Frame {
     prefix: [u8; PREFIX_BYTES],
     prefix_taken: u8,
     payload: Bytes,
+    /// Buffers behind `payload`.
+    rest: Option<Box<Rest>>,
     pending: Option<Rc<Cell<usize>>>,
+}
+
+/// Buffers, none of them empty, and how many bytes they have together.
+struct Rest {
+    buffers: VecDeque<Bytes>,
+    bytes: usize,
 }
 
 impl Frame {
@@ -47,8 +58,41 @@ impl Frame {
             prefix: [0, a, b, c, d],
             prefix_taken: 0,
             payload: message,
+            rest: None,
             pending: None,
         })
+    }
+
+    /// Frames a message that consists of `buffers`.
+    ///
+    /// # Errors
+    /// As for [`Frame::message`].
+    pub(crate) fn chain(buffers: Vec<Bytes>) -> Result<Self, Status> {
+        let bytes: usize = buffers.iter().map(Bytes::len).sum();
+        let Ok(length) = u32::try_from(bytes) else {
+            return Err(Status::new(
+                Code::ResourceExhausted,
+                format!("grpc: message too large ({bytes} bytes)"),
+            ));
+        };
+        Ok(Frame::part(Some(length), buffers))
+    }
+
+    /// A part of a message, which consists of `buffers`; before the first one goes the message's length.
+    pub(crate) fn part(message_bytes: Option<u32>, buffers: Vec<Bytes>) -> Self {
+        let mut frame = Frame::raw(Bytes::new());
+        if let Some(length) = message_bytes {
+            let [a, b, c, d] = length.to_be_bytes();
+            (frame.prefix, frame.prefix_taken) = ([0, a, b, c, d], 0);
+        }
+        let mut buffers = VecDeque::from(buffers);
+        buffers.retain(|buffer| !buffer.is_empty());
+        frame.payload = buffers.pop_front().unwrap_or_default();
+        if !buffers.is_empty() {
+            let bytes = buffers.iter().map(Bytes::len).sum();
+            frame.rest = Some(Box::new(Rest { buffers, bytes }));
+        }
+        frame
     }
 
     /// Data that is not gRPC.
@@ -57,6 +101,7 @@ impl Frame {
             prefix: [0; PREFIX_BYTES],
             prefix_taken: PREFIX_BYTES as u8,
             payload: data,
+            rest: None,
             pending: None,
         }
     }
@@ -77,7 +122,8 @@ impl Frame {
 
 impl Buf for Frame {
     fn remaining(&self) -> usize {
-        PREFIX_BYTES - usize::from(self.prefix_taken) + self.payload.len()
+        let rest = self.rest.as_ref().map_or(0, |rest| rest.bytes);
+        PREFIX_BYTES - usize::from(self.prefix_taken) + self.payload.len() + rest
     }
 
     fn chunk(&self) -> &[u8] {
@@ -91,7 +137,18 @@ impl Buf for Frame {
         self.uncount(count);
         let from_prefix = count.min(PREFIX_BYTES - usize::from(self.prefix_taken));
         self.prefix_taken += from_prefix as u8;
-        self.payload.advance(count - from_prefix);
+        let mut left = count - from_prefix;
+        while left >= self.payload.len()
+            && let Some(rest) = &mut self.rest
+        {
+            left -= self.payload.len();
+            self.payload = rest.buffers.pop_front().unwrap_or_default();
+            rest.bytes -= self.payload.len();
+            if rest.buffers.is_empty() {
+                self.rest = None;
+            }
+        }
+        self.payload.advance(left);
     }
 }
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use crate::method::Method;
+use crate::parts::UnaryAnswer;
 use crate::status::Status;
 use crate::stream::{RequestStream, ResponseSink};
 
@@ -24,13 +25,13 @@ pub type HttpResponse = http::Response<Bytes>;
 /// cancelled, its deadline passes, or the connection ends.
 pub trait Service: 'static {
     /// Answers one message with one message. `message` is unframed and decompressed, at most
-    /// [`Limits::message_bytes_max`] long; the answer is encoded protobuf.
+    /// [`Limits::message_bytes_max`] long; the answer is encoded protobuf, whole or in parts.
     fn unary(
         self: Rc<Self>,
         context: CallContext,
         method: Method,
         message: Bytes,
-    ) -> impl Future<Output = Result<Bytes, Status>>;
+    ) -> impl Future<Output = Result<UnaryAnswer, Status>>;
 
     /// Serves a method that streams. The stream ends with the status that is returned.
     fn stream(

@@ -103,6 +103,16 @@ impl ResponseSink {
         self.send_now(message)
     }
 
+    /// Waits until there is room, then sends a message that consists of `buffers`.
+    ///
+    /// # Errors
+    /// As for [`ResponseSink::send_now`].
+    pub async fn send_chain(&mut self, buffers: Vec<Bytes>) -> Result<(), Status> {
+        self.ready().await?;
+        let frame = Frame::chain(buffers)?.counted(&self.side.pending);
+        self.side.with_open(|stream| stream.send_data(frame, false))
+    }
+
     /// Sends `message` without waiting. Meant for after [`ResponseSink::ready`], and for short answers
     /// to the caller's own messages.
     ///
@@ -142,7 +152,7 @@ impl SendSide {
     }
 
     /// Runs `action` on the open stream, sending the headers first if they are due.
-    fn with_open(
+    pub(crate) fn with_open(
         &self,
         action: impl FnOnce(&mut SendStream<Frame>) -> Result<(), h2::Error>,
     ) -> Result<(), Status> {
@@ -159,7 +169,7 @@ impl SendSide {
         }
     }
 
-    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
         match &mut *self.state.borrow_mut() {
             SendState::Unanswered(_) => Poll::Ready(Ok(())),
             SendState::Open(stream) => {

@@ -6,6 +6,8 @@ use engine::command::{
     SortOrder, SortTarget, TxnOperation, TxnReply,
 };
 use engine::key::{End, KeyRange};
+use engine::read::Listed;
+use grpc::mapping::list::{list_chunk, list_end, list_head, list_piece, listed_len};
 use grpc::mapping::reply::{RangeEnd, encode_range_chunk};
 use grpc::mapping::watch::WatchCreate;
 use grpc::mapping::{
@@ -355,6 +357,45 @@ proptest! {
         };
         let message = RangeStreamResponse { range_response: Some(range_response) };
         prop_assert_eq!(encode_range_chunk(&kvs, last), message.encode_to_vec());
+    }
+
+    #[test]
+    fn lists_are_the_bytes_of_whole_answers(
+        header in header(),
+        kvs in vec((key_value(), 0usize..3000, any::<bool>()), 0..12),
+        more in any::<bool>(),
+        count in number(),
+        cut in 0usize..12,
+    ) {
+        let kvs: Vec<KeyValue> = kvs
+            .into_iter()
+            .map(|(kv, len, is_long)| match is_long {
+                true => KeyValue { value: Bytes::from(vec![len as u8; len]), ..kv },
+                false => kv,
+            })
+            .collect();
+        let listed = |kv: &KeyValue| Listed { kv: kv.clone(), value_bytes: kv.value.len() as u32 };
+        let list: Vec<Listed> = kvs.iter().map(listed).collect();
+        let (first, second) = list.split_at(cut.min(list.len()));
+        let mut pieces = vec![list_head(&header)];
+        pieces.extend(list_piece(first));
+        pieces.extend(list_piece(second));
+        pieces.push(list_end(more, count));
+        let reply = Reply::Range(RangeReply { kvs: kvs.clone(), more, count });
+        prop_assert_eq!(pieces.concat(), encode_reply(&header, &reply));
+
+        // Measured before the values are there.
+        let outline = list.iter().map(|listed| {
+            let kv = KeyValue { value: Bytes::new(), ..listed.kv.clone() };
+            listed_len(&Listed { kv, ..*listed })
+        });
+        let measured = list_head(&header).len() + outline.sum::<usize>() + list_end(more, count).len();
+        prop_assert_eq!(measured, pieces.concat().len());
+
+        let end = RangeEnd { header, more, count };
+        let chunk = encode_range_chunk(&kvs, Some(end.clone()));
+        prop_assert_eq!(list_chunk(&list, Some(&end)).concat(), chunk);
+        prop_assert_eq!(list_chunk(&list, None).concat(), encode_range_chunk(&kvs, None));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use grpc::{
     CallContext, Code, HttpRequest, HttpResponse, Method, RequestStream, ResponseSink, Service,
-    Status,
+    Status, UnaryAnswer,
 };
 use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
 
@@ -38,7 +38,7 @@ impl Service for PeerService {
         _context: CallContext,
         _method: Method,
         _message: Bytes,
-    ) -> Result<Bytes, Status> {
+    ) -> Result<UnaryAnswer, Status> {
         Err(refused())
     }
 

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use grpc::mapping::{AlarmOperation, Header, RequestLimits, WatchAnswer, WatchRequest, operation};
 use grpc::{
     CallContext, Clock, Code, HttpRequest, HttpResponse, Limits, Method, RequestStream,
-    ResponseSink, Service, Shutdown, Status,
+    ResponseSink, Service, Shutdown, Status, UnaryAnswer,
 };
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -264,7 +264,7 @@ impl Service for Answering {
         _: CallContext,
         method: Method,
         message: Bytes,
-    ) -> Result<Bytes, Status> {
+    ) -> Result<UnaryAnswer, Status> {
         match method {
             Method::Alarm => drop(AlarmOperation::decode(message)?),
             Method::MemberList => {}
@@ -272,7 +272,7 @@ impl Service for Answering {
             Method::Lock => std::future::pending().await,
             _ => drop(operation(method, message, &RequestLimits::default())?),
         }
-        Ok(Header::default().encode())
+        Ok(Header::default().encode().into())
     }
 
     async fn stream(

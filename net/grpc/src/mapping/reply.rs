@@ -244,11 +244,11 @@ fn alarm_len(&(member, kind): &(u64, AlarmKind)) -> usize {
     integer_len(member) + integer_len(kind as u64)
 }
 
-fn range_end_len(more: bool, count: i64) -> usize {
+pub(super) fn range_end_len(more: bool, count: i64) -> usize {
     integer_len(u64::from(more)) + integer_len(count as u64)
 }
 
-fn put_range_end(out: &mut Vec<u8>, more: bool, count: i64) {
+pub(super) fn put_range_end(out: &mut Vec<u8>, more: bool, count: i64) {
     put_integer(out, 3, u64::from(more));
     put_integer(out, 4, count as u64);
 }
@@ -265,21 +265,35 @@ fn put_key_values(out: &mut Vec<u8>, field: u8, kvs: &[KeyValue]) {
 
 /// Bytes of a key-value's content.
 pub(super) fn key_value_len(kv: &KeyValue) -> usize {
+    key_value_len_with(kv, kv.value.len())
+}
+
+/// The same with a value of `value_bytes` bytes.
+pub(super) fn key_value_len_with(kv: &KeyValue, value_bytes: usize) -> usize {
+    let value_len = match value_bytes {
+        0 => 0,
+        bytes => delimited_len(bytes),
+    };
     bytes_len(&kv.key)
         + integer_len(kv.create_revision as u64)
         + integer_len(kv.mod_revision as u64)
         + integer_len(kv.version as u64)
-        + bytes_len(&kv.value)
+        + value_len
         + integer_len(kv.lease.0 as u64)
 }
 
 /// Writes a key-value as field `field`.
 pub(super) fn put_key_value(out: &mut Vec<u8>, field: u8, kv: &KeyValue) {
+    put_key_value_head(out, field, kv);
+    put_bytes(out, 5, &kv.value);
+    put_integer(out, 6, kv.lease.0 as u64);
+}
+
+/// Writes it up to its value.
+pub(super) fn put_key_value_head(out: &mut Vec<u8>, field: u8, kv: &KeyValue) {
     put_delimited(out, field, key_value_len(kv));
     put_bytes(out, 1, &kv.key);
     put_integer(out, 2, kv.create_revision as u64);
     put_integer(out, 3, kv.mod_revision as u64);
     put_integer(out, 4, kv.version as u64);
-    put_bytes(out, 5, &kv.value);
-    put_integer(out, 6, kv.lease.0 as u64);
 }

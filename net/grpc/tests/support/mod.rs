@@ -12,8 +12,8 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use grpc::{
-    CallContext, Clock, Code, HttpRequest, HttpResponse, Limits, MessageBatch, Method,
-    RequestStream, ResponseSink, Service, Shutdown, Status,
+    CallContext, Clock, Code, HttpRequest, HttpResponse, Limits, MessageBatch, MessageParts,
+    Method, PartSink, RequestStream, ResponseSink, Service, Shutdown, Status, UnaryAnswer,
 };
 use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Request};
@@ -180,6 +180,7 @@ impl Seen {
 
 /// - `Put` echoes, `Compact` fails with a status that needs encoding
 /// - `Range` never answers, `Txn` answers once released
+/// - `HashKv` answers in parts: `[parts, buffers of a part, KiB of a buffer, parts missing, fails]`
 /// - `LeaseKeepAlive` is told two numbers: how many messages to send, how many of them in a batch
 /// - `Watch` echoes each message, `Snapshot` sends 16 KiB messages for ever
 /// - `Observe` waits for the shutdown, `HealthWatch` never ends
@@ -216,11 +217,11 @@ impl Service for TestService {
         context: CallContext,
         method: Method,
         message: Bytes,
-    ) -> Result<Bytes, Status> {
+    ) -> Result<UnaryAnswer, Status> {
         let _running = Running::new(&self.seen);
         self.seen.contexts.borrow_mut().push(context);
         match method {
-            Method::Put => Ok(message),
+            Method::Put => Ok(message.into()),
             Method::Compact => Err(Status::new(Code::Unknown, "50 % \u{e9}")),
             Method::Txn => {
                 poll_fn(|cx| {
@@ -231,8 +232,9 @@ impl Service for TestService {
                     Poll::Pending
                 })
                 .await;
-                Ok(message)
+                Ok(message.into())
             }
+            Method::HashKv => Ok(UnaryAnswer::Parts(parts(&self.seen, &message))),
             _ => std::future::pending().await,
         }
     }
@@ -309,6 +311,29 @@ impl Service for TestService {
         );
         HttpResponse::new(Bytes::from(text))
     }
+}
+
+fn parts(seen: &Rc<Seen>, asked: &[u8]) -> MessageParts {
+    let [parts, buffers, kibibytes, missing, fails] = *asked else {
+        panic!("five bytes say what to answer with");
+    };
+    let buffer = Bytes::from(vec![parts; usize::from(kibibytes) << 10]);
+    let bytes = u64::from(parts) * u64::from(buffers) * buffer.len() as u64;
+    let running = Running::new(seen);
+    MessageParts::new(bytes, async move |mut sink: PartSink| {
+        for _ in missing..parts {
+            let mut part = vec![Bytes::new()];
+            part.resize(usize::from(buffers), buffer.clone());
+            part[0] = buffer.clone();
+            sink.send(part).await?;
+            running.0.sent.set(running.0.sent.get() + 1);
+        }
+        match fails {
+            0 => Ok(()),
+            1 => Err(Status::new(Code::DataLoss, "the middle is damaged")),
+            _ => sink.send(vec![Bytes::from_static(b"more")]).await,
+        }
+    })
 }
 
 /// A server on one end of a connection.

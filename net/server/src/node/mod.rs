@@ -7,6 +7,7 @@ mod auto_compaction;
 mod checkpoints;
 mod hash;
 mod leases;
+mod lists;
 mod members;
 mod open;
 mod reads;
@@ -19,6 +20,7 @@ mod watches;
 pub use checkpoints::{CheckpointOptions, CheckpointStatus};
 pub use hash::StoreHash;
 pub use leases::LeaseStatus;
+pub use lists::{List, ListBody, Ranged};
 pub use members::Member;
 pub(crate) use open::run_opening;
 pub use open::{NodeOptions, StartError, StoreSizes};
@@ -72,6 +74,7 @@ struct Inner {
     leases: RefCell<LeaseClock>,
     lease_work: Flag,
     watches: watches::Watches,
+    lists: lists::Lists,
     checkpoints: checkpoints::Checkpoints,
     space: space::Space,
     upkeep: upkeep::Upkeep,
@@ -371,6 +374,10 @@ impl Node {
         self.spawn(
             Class::Request,
             |node| async move { node.run_watches().await },
+        );
+        self.spawn(
+            Class::Request,
+            |node| async move { node.run_lists().await },
         );
         self.spawn(Class::Background, |node| async move {
             node.run_progress().await

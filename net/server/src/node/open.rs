@@ -18,6 +18,7 @@ use reactor::World;
 use wal::{NewDirectory, OpenError, Opened, Opening, Superblock, Wal};
 
 use super::checkpoints::{CheckpointOptions, CheckpointStatus, Checkpoints};
+use super::lists::Lists;
 use super::scrub::Scrub;
 use super::sequencer::{Parts, Sequencer};
 use super::space::Space;
@@ -402,6 +403,7 @@ impl Node {
         });
         Node(Rc::new(Inner {
             watches: Watches::new(applied.revision, compact_revision),
+            lists: Lists::default(),
             checkpoints,
             world,
             options,

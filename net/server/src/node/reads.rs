@@ -28,6 +28,16 @@ impl Node {
     }
 
     pub(super) async fn range(&self, range: &Authorized<Range>) -> Result<Answer, WriteError> {
+        let answer = self.range_up_to(range, usize::MAX).await?;
+        Ok(answer.expect("no answer has more bytes than there can be"))
+    }
+
+    /// Reads a range; nothing if it turns out to have more than `bytes_max` bytes of keys and values.
+    pub(super) async fn range_up_to(
+        &self,
+        range: &Authorized<Range>,
+        bytes_max: usize,
+    ) -> Result<Option<Answer>, WriteError> {
         if !range.serializable {
             self.confirm_leadership().await?;
         }
@@ -40,13 +50,16 @@ impl Node {
             while let Some((shard, request)) = read.poll() {
                 let reply = self.ask(shard, request).await?;
                 read.on_reply(shard, reply);
+                if read.bytes() > bytes_max {
+                    return Ok(None);
+                }
             }
             match read.finish() {
                 Ok(reply) => {
-                    return Ok(Answer {
+                    return Ok(Some(Answer {
                         header,
                         reply: Reply::Range(reply),
-                    });
+                    }));
                 }
                 // A compaction overtook a read of what was the newest revision: read again, once
                 // what it waits for had its turn.

@@ -1,20 +1,22 @@
 //! Range, RangeStream, Put, DeleteRange, Txn, Compact; LeaseRevoke, which is one of them in kind.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
 use bytes::Bytes;
-use engine::command::{Operation, Range, Reply};
-use engine::key::{End, KeyRange};
-use grpc::mapping::reply::{RangeEnd, encode_range_chunk};
+use engine::command::{CommandError, Operation, Range, Reply};
+use grpc::mapping::list::{list_chunk, list_end, list_head, list_piece, listed_len};
+use grpc::mapping::reply::RangeEnd;
 use grpc::mapping::request::decode;
 use grpc::mapping::{encode_reply, operation};
 use grpc::proto::etcdserverpb::CompactionRequest;
-use grpc::{CallContext, Method, RequestStream, ResponseSink, Status};
+use grpc::{
+    CallContext, MessageParts, Method, PartSink, RequestStream, ResponseSink, Status, UnaryAnswer,
+};
 
 use super::{EtcdService, wire_header, write_status};
-
-/// Keys in the first chunk of a streamed range.
-const STREAM_KEYS_FIRST: i64 = 10;
-/// Most keys in a chunk.
-const STREAM_KEYS_MAX: i64 = 10_000;
+use crate::node::{List, ListBody, Ranged, WriteError};
 
 impl EtcdService {
     /// A unary request that is one operation on the store.
@@ -27,6 +29,26 @@ impl EtcdService {
         let operation = operation(method, message, &self.limits)?;
         let answer = self.execute(context, operation).await?;
         Ok(encode_reply(&wire_header(answer.header), &answer.reply))
+    }
+
+    /// A range. A large answer is made while it is sent.
+    pub(super) async fn range(
+        &self,
+        context: &CallContext,
+        message: Bytes,
+    ) -> Result<UnaryAnswer, Status> {
+        let Operation::Range(asked) = operation(Method::Range, message, &self.limits)? else {
+            unreachable!("a range is a range")
+        };
+        let range = self.authorize_range(context, asked)?;
+        match self.node.range_or_list(range).await {
+            Ok(Ranged::Whole(answer)) => {
+                let header = wire_header(answer.header);
+                Ok(UnaryAnswer::Message(encode_reply(&header, &answer.reply)))
+            }
+            Ok(Ranged::List(list)) => in_parts(list).await,
+            Err(error) => Err(write_status(error)),
+        }
     }
 
     /// A compaction; a physical one is answered when this member has dropped what it makes unreadable.
@@ -44,8 +66,7 @@ impl EtcdService {
         Ok(answer)
     }
 
-    /// A range in chunks at one revision. Chunks aim at half a message: their key count doubles
-    /// while they stay small and halves when they do not.
+    /// A range in messages at one revision, each of which is made when the one before is on its way.
     pub(super) async fn range_stream(
         &self,
         context: &CallContext,
@@ -58,89 +79,125 @@ impl EtcdService {
         let Operation::Range(asked) = operation(Method::RangeStream, message, &self.limits)? else {
             unreachable!("a streamed range is a range")
         };
-        // The count is that of the first read; it also pins the revision of all chunks.
-        let counted = Range {
-            count_only: true,
-            ..asked.clone()
-        };
-        let answer = self.execute(context, Operation::Range(counted)).await?;
-        let Reply::Range(total) = answer.reply else {
-            unreachable!("a range answers a range")
-        };
-        let header = wire_header(answer.header);
-        let revision = if asked.revision > 0 {
-            asked.revision
-        } else {
-            header.revision
-        };
+        let (list, total) = self.counted_list(context, &asked).await?;
         let mut left = match asked.limit {
-            limit if limit > 0 => limit.min(total.count),
-            _ => total.count,
+            limit if limit > 0 => limit.min(total),
+            _ => total,
         };
         if asked.count_only {
             left = 0;
         }
-        let more = !asked.count_only && left < total.count;
-        let mut range = asked.range.clone();
-        let mut chunk_keys = STREAM_KEYS_FIRST;
+        let end = RangeEnd {
+            header: wire_header(list.header()),
+            more: !asked.count_only && left < total,
+            count: total,
+        };
+        let mut body = list.values(left as usize);
+        let mut piece = body.next().await.map_err(write_status)?;
         loop {
-            let kvs = if left == 0 {
-                Vec::new()
-            } else {
-                let chunk = Range {
-                    range: range.clone(),
-                    revision,
-                    limit: left.min(chunk_keys),
-                    serializable: true,
-                    ..asked.clone()
-                };
-                let answer = self.execute(context, Operation::Range(chunk)).await?;
-                let Reply::Range(reply) = answer.reply else {
-                    unreachable!("a range answers a range")
-                };
-                reply.kvs
-            };
-            left = if kvs.is_empty() {
-                0
-            } else {
-                left - kvs.len() as i64
-            };
-            let end = RangeEnd {
-                header,
-                more,
-                count: total.count,
-            };
-            let last = (left == 0).then_some(end);
-            let message = encode_range_chunk(&kvs, last);
-            let bytes = message.len();
-            responses.send(message).await?;
-            if left == 0 {
+            let keys = piece.take().unwrap_or_default();
+            left -= keys.len() as i64;
+            let is_last = keys.is_empty() || left == 0;
+            let message = list_chunk(&keys, is_last.then_some(&end));
+            drop(keys);
+            let (sent, next) = both(responses.send_chain(message), body.next()).await;
+            sent?;
+            if is_last {
                 return Ok(());
             }
-            if let Some(kv) = kvs.last() {
-                range = after(&asked.range, &kv.key);
-            }
-            chunk_keys = if bytes < self.limits.write_bytes_max / 2 {
-                (chunk_keys * 2).min(STREAM_KEYS_MAX)
-            } else if bytes > self.limits.write_bytes_max {
-                (chunk_keys / 2).max(1)
-            } else {
-                chunk_keys
+            piece = next.map_err(write_status)?;
+        }
+    }
+
+    /// The list that `asked` wants, and how many keys its range has at that revision.
+    async fn counted_list(
+        &self,
+        context: &CallContext,
+        asked: &Range,
+    ) -> Result<(List, i64), Status> {
+        loop {
+            let counted = Range {
+                count_only: true,
+                ..asked.clone()
             };
+            let answer = self.execute(context, Operation::Range(counted)).await?;
+            let Reply::Range(total) = answer.reply else {
+                unreachable!("a range answers a range")
+            };
+            let listed = Range {
+                revision: match asked.revision {
+                    revision if revision > 0 => revision,
+                    _ => answer.header.revision,
+                },
+                serializable: true,
+                ..asked.clone()
+            };
+            let listed = self.authorize_range(context, listed)?;
+            match self.node.list(listed).await {
+                Ok(list) => return Ok((list, total.count)),
+                // A compaction came in between: count what is there now.
+                Err(WriteError::Command(CommandError::Compacted)) if asked.revision <= 0 => {}
+                Err(error) => return Err(write_status(error)),
+            }
         }
     }
 }
 
-/// The part of `range` behind `key`.
-fn after(range: &KeyRange, key: &Bytes) -> KeyRange {
-    let mut start = Vec::with_capacity(key.len() + 1);
-    start.extend_from_slice(key);
-    start.push(0);
-    let start = Bytes::from(start);
-    let end = match &range.end {
-        // Nothing lies behind the only key: an empty range.
-        End::Single => End::Before(start.clone()),
-        end => end.clone(),
-    };
-    KeyRange { start, end }
+/// The answer to a range of which only the outline has been read.
+async fn in_parts(mut list: List) -> Result<UnaryAnswer, Status> {
+    let head = list_head(&wire_header(list.header()));
+    let mut bytes = head.len() as u64;
+    let end = list.outline(|listed| bytes += listed_len(listed) as u64);
+    let end = end.await.map_err(write_status)?;
+    let last = list_end(end.more, end.count);
+    bytes += last.len() as u64;
+    let body = list.values(end.keys);
+    let parts = MessageParts::new(bytes, move |sink| send_parts(sink, head, body, last));
+    Ok(UnaryAnswer::Parts(parts))
+}
+
+/// Sends a list. While a part waits for the peer the next one is read.
+async fn send_parts(
+    mut sink: PartSink,
+    head: Bytes,
+    mut body: ListBody,
+    last: Bytes,
+) -> Result<(), Status> {
+    let mut part = vec![head];
+    let mut next = body.next().await;
+    while let Some(piece) = next.map_err(write_status)? {
+        part.extend(list_piece(&piece));
+        drop(piece);
+        let sent;
+        (sent, next) = both(sink.send(std::mem::take(&mut part)), body.next()).await;
+        sent?;
+    }
+    part.push(last);
+    sink.send(part).await
+}
+
+/// Runs both to their ends.
+async fn both<A: Future, B: Future>(first: A, second: B) -> (A::Output, B::Output) {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    let (mut one, mut other) = (None, None);
+    poll_fn(|context| {
+        if one.is_none()
+            && let Poll::Ready(output) = first.as_mut().poll(context)
+        {
+            one = Some(output);
+        }
+        if other.is_none()
+            && let Poll::Ready(output) = second.as_mut().poll(context)
+        {
+            other = Some(output);
+        }
+        match (one.take(), other.take()) {
+            (Some(one), Some(other)) => Poll::Ready((one, other)),
+            (left, right) => {
+                (one, other) = (left, right);
+                Poll::Pending
+            }
+        }
+    })
+    .await
 }

@@ -13,13 +13,13 @@ mod watch;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use engine::auth::{Identity, Policy, authorize};
-use engine::command::Operation;
+use engine::auth::{Authorized, AuthorizedOperation, Identity, Policy, authorize};
+use engine::command::{Operation, Range};
 use engine::shard::Damage;
 use grpc::mapping::{Header, RequestLimits};
 use grpc::{
     CallContext, Code, HttpRequest, HttpResponse, Method, RequestStream, ResponseSink, Service,
-    Shutdown, Status, status,
+    Shutdown, Status, UnaryAnswer, status,
 };
 
 use crate::node::{self, Answer, Node, WriteError};
@@ -58,6 +58,22 @@ impl EtcdService {
         let operation = authorize(operation, &Identity::Anonymous, &Policy::Disabled)
             .map_err(|_| status::PERMISSION_DENIED)?;
         self.node.execute(operation).await.map_err(write_status)
+    }
+
+    /// Authorises a range.
+    fn authorize_range(
+        &self,
+        context: &CallContext,
+        range: Range,
+    ) -> Result<Authorized<Range>, Status> {
+        let _ = &context.token;
+        let operation = Operation::Range(range);
+        let operation = authorize(operation, &Identity::Anonymous, &Policy::Disabled)
+            .map_err(|_| status::PERMISSION_DENIED)?;
+        match operation.split() {
+            AuthorizedOperation::Range(range) => Ok(range),
+            _ => unreachable!("a range stays a range"),
+        }
     }
 
     /// The header of an answer that reads nothing of the store.
@@ -132,10 +148,11 @@ impl Service for EtcdService {
         context: CallContext,
         method: Method,
         message: Bytes,
-    ) -> Result<Bytes, Status> {
+    ) -> Result<UnaryAnswer, Status> {
         self.check_leader(&context)?;
-        match method {
-            Method::Range | Method::Put | Method::DeleteRange | Method::Txn => {
+        let answer = match method {
+            Method::Range => return self.range(&context, message).await,
+            Method::Put | Method::DeleteRange | Method::Txn => {
                 self.store_operation(&context, method, message).await
             }
             Method::Compact => self.compact(&context, message).await,
@@ -151,7 +168,8 @@ impl Service for EtcdService {
             Method::HealthCheck => self.health_check(message),
             Method::HealthList => self.health_list(message),
             _ => Err(not_yet(method)),
-        }
+        };
+        answer.map(UnaryAnswer::Message)
     }
 
     async fn stream(

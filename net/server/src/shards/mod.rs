@@ -215,7 +215,10 @@ impl Shards {
     pub fn ask(self: &Rc<Self>, shard: u16, request: ShardRequest) -> Asked {
         let mut host = self.host(shard).borrow_mut();
         let need = match host.shard.handle(&request) {
-            Step::Ready(reply) => return Asked::Ready(reply),
+            Step::Ready(reply) => {
+                self.answered(shard, &mut host, &request, &reply);
+                return Asked::Ready(reply);
+            }
             Step::Need(need) => need,
         };
         let (responder, waiting) = one_shot();
@@ -230,6 +233,23 @@ impl Shards {
         host.reads.insert(ticket, read);
         self.want_with_hints(shard, &mut host, need, Waiter::Read(ticket));
         Asked::Waiting(waiting)
+    }
+
+    /// What follows from the answer to a read.
+    fn answered(
+        self: &Rc<Self>,
+        shard: u16,
+        host: &mut Host,
+        request: &ShardRequest,
+        reply: &ShardReply,
+    ) {
+        if request.reads_ahead() {
+            self.load_hints(shard, host, Class::Request);
+        }
+        if let ShardReply::Unpinned { pass_is_due: true } = reply {
+            host.upkeep.pass_begins();
+            self.upkeep.raise();
+        }
     }
 
     /// Sizes of all shards together.
@@ -283,6 +303,7 @@ impl Shards {
         match host.shard.handle(&read.request) {
             Step::Ready(reply) => {
                 if let Some(read) = host.end_read(ticket) {
+                    self.answered(shard, host, &read.request, &reply);
                     read.responder.answer(reply);
                 }
             }
@@ -299,7 +320,11 @@ impl Shards {
     /// Has `need` read for `waiter`, and what goes with it for nobody yet.
     fn want_with_hints(self: &Rc<Self>, shard: u16, host: &mut Host, need: Need, waiter: Waiter) {
         self.want(shard, host, need, waiter);
-        let class = waiter.class();
+        self.load_hints(shard, host, waiter.class());
+    }
+
+    /// Begins to load what the last request has hinted at.
+    fn load_hints(self: &Rc<Self>, shard: u16, host: &mut Host, class: Class) {
         for hint in host.shard.take_hints() {
             if host.loads.len() < HINTED_LOADS_MAX
                 && host.favoured.is_none()

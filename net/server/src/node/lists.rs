@@ -1,0 +1,313 @@
+//! Large lists: ranges whose answers are made while they are sent.
+//!
+//! Owns the pins that hold their revisions in the shards, and lets go of them: when the list is dropped,
+//! however it ended, or when it has taken too long. Refuses to know what answers look like on the wire.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::task::Poll;
+use std::time::Duration;
+
+use engine::auth::Authorized;
+use engine::command::{CommandError, Range};
+use engine::read::{
+    ListEnd, ListOrder, ListRead, ListValues, Listed, OutlineRead, resolve_revision, sort_outline,
+};
+use engine::shard::{PinId, ShardReply, ShardRequest};
+use reactor::Timestamp;
+
+use super::{Answer, Header, Node, State, WriteError, wait_for};
+use crate::local::Flag;
+
+/// Answers with more bytes of keys and values than this are not held in memory.
+const WHOLE_BYTES_MAX: usize = 1 << 20;
+/// A list that takes longer may be overtaken by a compaction.
+const PIN_TIME_MAX: Duration = Duration::from_secs(10 * 60);
+/// Requests of one list under way.
+const ASKED_MAX: usize = 64;
+/// Pieces are gathered up to this many bytes.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// The pins of a node's lists.
+#[derive(Default)]
+pub(super) struct Lists {
+    last: Cell<u64>,
+    /// When each pin came; the oldest has the lowest number.
+    pins: RefCell<BTreeMap<PinId, Timestamp>>,
+    /// Pins that the shards still have.
+    released: RefCell<Vec<PinId>>,
+    work: Flag,
+}
+
+/// A pinned revision; let go when dropped.
+struct Pin {
+    node: Node,
+    id: PinId,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let lists = &self.node.0.lists;
+        if lists.pins.borrow_mut().remove(&self.id).is_some() {
+            lists.released.borrow_mut().push(self.id);
+            lists.work.raise();
+        }
+    }
+}
+
+/// The answer to a range.
+pub enum Ranged {
+    /// All of it.
+    Whole(Answer),
+    /// It is large: its keys come piece by piece.
+    List(List),
+}
+
+/// A large range at a revision that is held for it.
+pub struct List {
+    node: Node,
+    range: Authorized<Range>,
+    at: i64,
+    header: Header,
+    pin: Pin,
+    /// The sorted outline, where the answer is not in key order.
+    outline: Vec<Listed>,
+}
+
+/// The values of a list.
+pub struct ListBody {
+    list: List,
+    read: ListValues,
+    asked: Asked,
+}
+
+impl Node {
+    /// Reads a range: at once if its answer is small.
+    ///
+    /// # Errors
+    /// As for [`Node::execute`].
+    pub async fn range_or_list(&self, range: Authorized<Range>) -> Result<Ranged, WriteError> {
+        self.0.requests.set(self.0.requests.get() + 1);
+        let bytes_max = match ListOrder::of(&range) {
+            Some(_) => WHOLE_BYTES_MAX,
+            None => usize::MAX,
+        };
+        match self.range_up_to(&range, bytes_max).await? {
+            Some(answer) => Ok(Ranged::Whole(answer)),
+            None => Ok(Ranged::List(self.list(range).await?)),
+        }
+    }
+
+    /// Begins a list, however small it is.
+    ///
+    /// # Errors
+    /// `Compacted`, `FutureRevision`, `Stopped`.
+    pub async fn list(&self, range: Authorized<Range>) -> Result<List, WriteError> {
+        loop {
+            let header = self.header();
+            let compacted = self.0.compact_revision.get();
+            let at = resolve_revision(&range, header.revision, compacted)
+                .map_err(WriteError::Command)?;
+            if let Some(pin) = self.pin(at).await? {
+                return Ok(List {
+                    node: self.clone(),
+                    range,
+                    at,
+                    header,
+                    pin,
+                    outline: Vec::new(),
+                });
+            }
+            // A compaction that is not visible yet was quicker, as for any range.
+            if range.revision > 0 {
+                return Err(WriteError::Command(CommandError::Compacted));
+            }
+            self.0.world.yield_now().await;
+        }
+    }
+
+    /// Pins `at` in all shards; none if one of them refuses reads there.
+    async fn pin(&self, at: i64) -> Result<Option<Pin>, WriteError> {
+        let lists = &self.0.lists;
+        let id = PinId(lists.last.get() + 1);
+        lists.last.set(id.0);
+        lists.pins.borrow_mut().insert(id, self.0.world.now());
+        let pin = Pin {
+            node: self.clone(),
+            id,
+        };
+        if lists.pins.borrow().len() == 1 {
+            // The end of its time is to be waited for.
+            lists.work.raise();
+        }
+        for shard in 0..self.0.shards.count() {
+            let reply = self.ask(shard, ShardRequest::Pin { id, at }).await?;
+            if let ShardReply::Refused = reply {
+                return Ok(None);
+            }
+        }
+        Ok(Some(pin))
+    }
+
+    /// Pins that hold a revision now.
+    pub fn pins(&self) -> usize {
+        let lists = &self.0.lists;
+        lists.pins.borrow().len() + lists.released.borrow().len()
+    }
+
+    /// The task that lets the shards know of lists that are over.
+    pub(super) async fn run_lists(&self) {
+        let lists = &self.0.lists;
+        let time_max = PIN_TIME_MAX.as_nanos() as u64;
+        while self.0.state.get() < State::Stopped {
+            let oldest = lists.pins.borrow().values().next().copied();
+            let deadline = oldest.map(|since| since.nanos().saturating_add(time_max));
+            if lists.released.borrow().is_empty() {
+                wait_for(&self.0.world, &lists.work, deadline).await;
+            }
+            let now = self.0.world.now();
+            let is_late = |since: &Timestamp| now.since(*since) >= PIN_TIME_MAX;
+            if let Some(oldest) = lists.pins.borrow_mut().first_entry()
+                && is_late(oldest.get())
+            {
+                lists.released.borrow_mut().push(oldest.remove_entry().0);
+            }
+            for id in lists.released.take() {
+                for shard in 0..self.0.shards.count() {
+                    if self.ask(shard, ShardRequest::Unpin(id)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl List {
+    /// Header of the answer.
+    pub fn header(&self) -> Header {
+        self.header
+    }
+
+    /// Walks over everything that the answer is going to show, without the values, and tells how it ends.
+    ///
+    /// # Errors
+    /// `Compacted`, `Damaged`, `Stopped`.
+    pub async fn outline(&mut self, mut each: impl FnMut(&Listed)) -> Result<ListEnd, WriteError> {
+        let limit = usize::try_from(self.range.limit).ok();
+        let limit = limit.filter(|limit| *limit > 0).unwrap_or(usize::MAX);
+        let is_sorted = ListOrder::of(&self.range) == Some(ListOrder::Outline);
+        let shards = self.node.0.shards.count();
+        let mut read = ListRead::outline(&self.range, self.at, self.pin.id, shards);
+        let mut asked = Asked::default();
+        let mut keys = 0;
+        while !read.is_done() {
+            while let Some((shard, request)) = read.poll() {
+                asked.push(&self.node, shard, request);
+            }
+            let (shard, reply) = asked.next().await?;
+            read.on_reply(shard, reply);
+            let piece = read.take();
+            if is_sorted {
+                self.outline.extend(piece);
+                continue;
+            }
+            piece.iter().take(limit - keys).for_each(&mut each);
+            keys += piece.len().min(limit - keys);
+        }
+        let end = read.finish().map_err(WriteError::Command)?;
+        sort_outline(&self.range, &mut self.outline);
+        self.outline.iter().for_each(each);
+        Ok(end)
+    }
+
+    /// The first `keys` keys with what the answer shows of them; after [`List::outline`] in the order of
+    /// the answer.
+    pub fn values(mut self, keys: usize) -> ListBody {
+        let (at, pin) = (self.at, self.pin.id);
+        let shards = self.node.0.shards.count();
+        let outline = std::mem::take(&mut self.outline);
+        let read = match outline.is_empty() {
+            true => ListValues::Keys(ListRead::values(&self.range, at, pin, shards, keys)),
+            false => ListValues::Outline(OutlineRead::new(&self.range, at, pin, shards, outline)),
+        };
+        ListBody {
+            list: self,
+            read,
+            asked: Asked::default(),
+        }
+    }
+}
+
+impl ListBody {
+    /// The next keys; none at the end.
+    ///
+    /// # Errors
+    /// `Damaged`, `Stopped`; `Compacted` if the pin was lost and a compaction has overtaken the list.
+    pub async fn next(&mut self) -> Result<Option<Vec<Listed>>, WriteError> {
+        let (mut piece, mut bytes) = (Vec::new(), 0);
+        loop {
+            while self.asked.len() < ASKED_MAX
+                && let Some((shard, request)) = self.read.poll()
+            {
+                self.asked.push(&self.list.node, shard, request);
+            }
+            if self.read.is_overtaken() {
+                return Err(WriteError::Command(CommandError::Compacted));
+            }
+            if self.read.has_some() {
+                let more = self.read.take();
+                bytes += more.iter().map(Listed::memory).sum::<usize>();
+                piece.extend(more);
+                if bytes >= PIECE_BYTES {
+                    return Ok(Some(piece));
+                }
+                continue;
+            }
+            if self.read.is_done() {
+                return Ok((!piece.is_empty()).then_some(piece));
+            }
+            let (shard, reply) = self.asked.next().await?;
+            self.read.on_reply(shard, reply);
+        }
+    }
+}
+
+type Reply = std::pin::Pin<Box<dyn Future<Output = Result<ShardReply, WriteError>>>>;
+
+/// Requests under way.
+#[derive(Default)]
+struct Asked(Vec<(u16, Reply)>);
+
+impl Asked {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn push(&mut self, node: &Node, shard: u16, request: ShardRequest) {
+        let node = node.clone();
+        let reply = async move { node.ask(shard, request).await };
+        self.0.push((shard, Box::pin(reply)));
+    }
+
+    /// The first answer that is there.
+    async fn next(&mut self) -> Result<(u16, ShardReply), WriteError> {
+        assert!(
+            !self.0.is_empty(),
+            "nothing was asked that could be answered"
+        );
+        poll_fn(|context| {
+            for index in 0..self.0.len() {
+                let (shard, reply) = &mut self.0[index];
+                if let Poll::Ready(reply) = reply.as_mut().poll(context) {
+                    let answered = reply.map(|reply| (*shard, reply));
+                    drop(self.0.remove(index));
+                    return Poll::Ready(answered);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
