@@ -8,4 +8,6 @@
 pub mod disk;
 pub mod filesystem;
 pub mod member;
+pub mod model;
 pub mod mount;
+pub mod wire;

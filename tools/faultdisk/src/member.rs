@@ -22,6 +22,8 @@ pub struct Member {
     child: Child,
     address: SocketAddr,
     log: PathBuf,
+    /// Length of the log file when it started.
+    logged_before: u64,
 }
 
 /// Which driver the server is started with.
@@ -53,6 +55,21 @@ impl Member {
         log: &Path,
         driver: IoDriver,
     ) -> io::Result<Member> {
+        Member::start_with(binary, data_dir, log, driver, &[])
+    }
+
+    /// The same with more flags.
+    ///
+    /// # Errors
+    /// As [`Member::start`].
+    pub fn start_with(
+        binary: &Path,
+        data_dir: &Path,
+        log: &Path,
+        driver: IoDriver,
+        flags: &[&str],
+    ) -> io::Result<Member> {
+        let logged_before = std::fs::metadata(log).map_or(0, |file| file.len());
         let client = ringbench::server::free_port()?;
         let peer = ringbench::server::free_port()?;
         let file = File::options().create(true).append(true).open(log)?;
@@ -64,6 +81,7 @@ impl Member {
             .args(["--advertise-client-urls", &format!("http://{client}")])
             .args(["--listen-peer-urls", &peer_url])
             .args(["--io-driver", driver.name()])
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(file)
@@ -72,6 +90,7 @@ impl Member {
             child,
             address: client,
             log: log.to_path_buf(),
+            logged_before,
         };
         let begun = Instant::now();
         while ringbench::server::read_once(&Address::Tcp(client)).is_err() {
@@ -88,6 +107,18 @@ impl Member {
             std::thread::sleep(Duration::from_millis(2));
         }
         Ok(member)
+    }
+
+    /// Where clients reach it.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it has logged in this life.
+    pub fn logged(&self) -> String {
+        let text = std::fs::read(&self.log).unwrap_or_default();
+        let own = text.get(self.logged_before as usize..).unwrap_or_default();
+        String::from_utf8_lossy(own).into_owned()
     }
 
     /// Kills it at once.

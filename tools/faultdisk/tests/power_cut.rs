@@ -1,122 +1,57 @@
 //! Power cuts and failing operations under the real binary with its real drivers.
 //!
-//! The binary is `RINGD_BINARY`, or the release build of this workspace. `RINGD_TEST_BUDGET`
-//! multiplies the number of cuts (20 at budget 1, both drivers together).
+//! `RINGD_TEST_BUDGET` multiplies the number of cuts (20 at budget 1, both drivers together).
 
-use std::path::{Path, PathBuf};
+mod bench;
+
 use std::time::{Duration, Instant};
 
+use bench::{Bench, budget};
 use faultdisk::disk::Faults;
-use faultdisk::member::{IoDriver, Member, Promises};
-use faultdisk::mount::FaultyMount;
+use faultdisk::member::{IoDriver, Promises};
 
-const DISK_BYTES: usize = 192 << 20;
-
-fn binary() -> PathBuf {
-    match std::env::var_os("RINGD_BINARY") {
-        Some(path) => PathBuf::from(path),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release/ringd"),
-    }
-}
-
-fn budget() -> u64 {
-    let text = std::env::var("RINGD_TEST_BUDGET").unwrap_or_default();
-    text.parse().unwrap_or(1).max(1)
-}
-
-/// A directory of this test that is removed at its end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Scratch {
-        let path = std::env::temp_dir().join(format!("faultdisk-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a scratch directory");
-        Scratch(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // A mount that could not be taken down stays visible.
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
-
-struct Bench {
-    scratch: Scratch,
-    mount: FaultyMount,
-    driver: IoDriver,
-}
-
-impl Bench {
-    fn new(name: &str, driver: IoDriver, seed: u64) -> Bench {
-        let scratch = Scratch::new(name);
-        let mount = FaultyMount::create(&scratch.0, DISK_BYTES, seed).expect("a faulty mount");
-        Bench {
-            scratch,
-            mount,
-            driver,
+/// Cuts the power under load, `cuts` times on one directory: in turn at an instant, and right
+/// after the n-th write, because a fast disk has nothing in its cache at most instants.
+fn cut_repeatedly(bench: &mut Bench, cuts: u64, seed: u64) -> usize {
+    let mut promises = Promises::default();
+    for cut in 0..cuts {
+        let mut member = bench.start();
+        promises
+            .verify(&member)
+            .unwrap_or_else(|error| panic!("cut {cut}: {error}"));
+        let wait = Duration::from_micros(2_000 + (seed + cut) * 7_919 % 150_000);
+        let after_write = cut % 2 == 0;
+        if after_write {
+            let faults = Faults {
+                cut_after_write: Some(1 + (seed + cut) * 7_919 % 400),
+                ..Faults::default()
+            };
+            bench.mount.disk().lock().set_faults(faults);
         }
+        let begun = Instant::now();
+        let mut off_at = None;
+        promises
+            .put_until(&member, 16, 700, |_| {
+                if off_at.is_none() && begun.elapsed() >= wait && !after_write {
+                    bench.mount.power_off();
+                }
+                if off_at.is_none() && !bench.mount.disk().lock().is_powered() {
+                    off_at = Some(Instant::now());
+                }
+                // Whatever is still acknowledged now would be a lie that the next check finds.
+                off_at.is_some_and(|at| at.elapsed() > Duration::from_millis(30))
+            })
+            .unwrap_or_else(|error| panic!("cut {cut}: {error}"));
+        bench.mount.power_off();
+        member.kill().expect("the server ends");
+        bench
+            .mount
+            .power_on()
+            .unwrap_or_else(|error| panic!("cut {cut}: {error}"));
     }
-
-    fn data_dir(&self) -> PathBuf {
-        self.mount.directory().join("data")
-    }
-
-    fn start(&self) -> Member {
-        let log = self.scratch.0.join("ringd.log");
-        let member = Member::start(&binary(), &self.data_dir(), &log, self.driver);
-        member.unwrap_or_else(|error| panic!("start: {error}"))
-    }
-
-    fn fresh_data(&self) {
-        if self.data_dir().exists() {
-            std::fs::remove_dir_all(self.data_dir()).expect("the old data");
-        }
-    }
-
-    /// Cuts the power under load, `cuts` times on one directory: in turn at an instant, and right
-    /// after the n-th write, because a fast disk has nothing in its cache at most instants.
-    fn cut_repeatedly(&mut self, cuts: u64, seed: u64) -> usize {
-        let mut promises = Promises::default();
-        for cut in 0..cuts {
-            let mut member = self.start();
-            promises
-                .verify(&member)
-                .unwrap_or_else(|error| panic!("cut {cut}: {error}"));
-            let wait = Duration::from_micros(2_000 + (seed + cut) * 7_919 % 150_000);
-            let after_write = cut % 2 == 0;
-            if after_write {
-                let faults = Faults {
-                    cut_after_write: Some(1 + (seed + cut) * 7_919 % 400),
-                    ..Faults::default()
-                };
-                self.mount.disk().lock().set_faults(faults);
-            }
-            let begun = Instant::now();
-            let mut off_at = None;
-            promises
-                .put_until(&member, 16, 700, |_| {
-                    if off_at.is_none() && begun.elapsed() >= wait && !after_write {
-                        self.mount.power_off();
-                    }
-                    if off_at.is_none() && !self.mount.disk().lock().is_powered() {
-                        off_at = Some(Instant::now());
-                    }
-                    // Whatever is still acknowledged now would be a lie that the next check finds.
-                    off_at.is_some_and(|at| at.elapsed() > Duration::from_millis(30))
-                })
-                .unwrap_or_else(|error| panic!("cut {cut}: {error}"));
-            self.mount.power_off();
-            member.kill().expect("the server ends");
-            self.mount
-                .power_on()
-                .unwrap_or_else(|error| panic!("cut {cut}: {error}"));
-        }
-        let member = self.start();
-        promises.verify(&member).expect("the last check");
-        promises.count()
-    }
+    let member = bench.start();
+    promises.verify(&member).expect("the last check");
+    promises.count()
 }
 
 fn power_cuts(driver: IoDriver, seed: u64) {
@@ -126,7 +61,7 @@ fn power_cuts(driver: IoDriver, seed: u64) {
         // A directory serves several cuts, so that recovered logs are cut again.
         let cuts = left.min(5);
         left -= cuts;
-        let acknowledged = bench.cut_repeatedly(cuts, seed + left);
+        let acknowledged = cut_repeatedly(&mut bench, cuts, seed + left);
         let counts = bench.mount.disk().lock().counts();
         println!("{driver:?}: {cuts} cuts, {acknowledged} acknowledged puts kept, {counts:?}");
         bench.fresh_data();

@@ -1,0 +1,89 @@
+//! What the tests of the real binary on the faulty disk share. The binary is `RINGD_BINARY`, or the release build
+//! of this workspace.
+
+// Not every test uses all of it.
+#![allow(dead_code)]
+
+use std::path::{Path, PathBuf};
+
+use faultdisk::member::{IoDriver, Member};
+use faultdisk::mount::FaultyMount;
+
+const DISK_BYTES: usize = 192 << 20;
+
+fn binary() -> PathBuf {
+    match std::env::var_os("RINGD_BINARY") {
+        Some(path) => PathBuf::from(path),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release/ringd"),
+    }
+}
+
+/// What multiplies the work of a test.
+pub(crate) fn budget() -> u64 {
+    let text = std::env::var("RINGD_TEST_BUDGET").unwrap_or_default();
+    text.parse().unwrap_or(1).max(1)
+}
+
+/// A directory of this test that is removed at its end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("faultdisk-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a scratch directory");
+        Scratch(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // A mount that could not be taken down stays visible.
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// A server's disk and how it is started.
+pub(crate) struct Bench {
+    scratch: Scratch,
+    pub(crate) mount: FaultyMount,
+    driver: IoDriver,
+    flags: &'static [&'static str],
+}
+
+impl Bench {
+    pub(crate) fn new(name: &str, driver: IoDriver, seed: u64) -> Bench {
+        Bench::with_flags(name, driver, seed, &[])
+    }
+
+    pub(crate) fn with_flags(
+        name: &str,
+        driver: IoDriver,
+        seed: u64,
+        flags: &'static [&'static str],
+    ) -> Bench {
+        let scratch = Scratch::new(name);
+        let mount = FaultyMount::create(&scratch.0, DISK_BYTES, seed).expect("a faulty mount");
+        Bench {
+            scratch,
+            mount,
+            driver,
+            flags,
+        }
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.mount.directory().join("data")
+    }
+
+    pub(crate) fn start(&self) -> Member {
+        let log = self.scratch.0.join("ringd.log");
+        let member = Member::start_with(&binary(), &self.data_dir(), &log, self.driver, self.flags);
+        member.unwrap_or_else(|error| panic!("start: {error}"))
+    }
+
+    pub(crate) fn fresh_data(&self) {
+        if self.data_dir().exists() {
+            std::fs::remove_dir_all(self.data_dir()).expect("the old data");
+        }
+    }
+}
