@@ -9,37 +9,18 @@ mod bench;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use bench::{Bench, budget};
+use bench::{Bench, KINDS, SMALL_DISTANCES, budget, note_under_way};
 use faultdisk::disk::Faults;
 use faultdisk::member::{IoDriver, Member};
 use faultdisk::model::Model;
 use ringbench::random::Random;
 
-const FLAGS: &[&str] = &[
-    "--checkpoint-requests=400",
-    "--checkpoint-log-bytes=524288",
-    "--log-segment-bytes=5242880",
-    "--event-segment-bytes=131072",
-    "--event-tail-bytes=4096",
-    "--page-cache-bytes=4194304",
-    "--value-cache-bytes=1048576",
-    "--scrub-interval=5s",
-];
 /// Cuts of one data directory.
 const CUTS_PER_DIRECTORY: u64 = 5;
 /// A life that no cut has ended is cut after so long.
 const LIFE_MAX: Duration = Duration::from_secs(4);
 /// Answers that come so long after the power went would be lies.
 const AFTERMATH: Duration = Duration::from_millis(30);
-/// Work with a beginning and an end in the log.
-const KINDS: [&str; 3] = ["checkpoint", "compaction", "segment collection"];
-
-/// Whether the log says that `kind` has begun and not ended.
-fn is_under_way(log: &str, kind: &str) -> bool {
-    let count = |end: &str| log.matches(&format!("\"msg\":\"{kind} {end}\"")).count();
-    count("begins") > count("ends")
-}
-
 /// When the power goes.
 #[derive(Clone, Copy, Debug)]
 enum Strike {
@@ -132,13 +113,7 @@ fn cut_repeatedly(
         // What is logged from here on was done without power.
         let log = member.logged();
         member.kill().expect("the server ends");
-        let mut none = true;
-        for kind in KINDS {
-            let under_way = is_under_way(&log, kind);
-            *met.entry(kind).or_default() += u64::from(under_way);
-            none &= !under_way;
-        }
-        *met.entry("nothing").or_default() += u64::from(none);
+        note_under_way(&log, met);
         bench
             .mount
             .power_on()
@@ -152,7 +127,7 @@ fn cut_repeatedly(
 }
 
 fn store_cuts(driver: IoDriver, seed: u64) {
-    let mut bench = Bench::with_flags(&format!("store-{driver:?}"), driver, seed, FLAGS);
+    let mut bench = Bench::with_flags(&format!("store-{driver:?}"), driver, seed, SMALL_DISTANCES);
     let mut met = BTreeMap::new();
     let (cuts, mut done) = (15 * budget(), 0);
     let (mut changes, mut hashes) = (0, 0);

@@ -4,6 +4,7 @@
 // Not every test uses all of it.
 #![allow(dead_code)]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use faultdisk::member::{IoDriver, Member};
@@ -11,7 +12,38 @@ use faultdisk::mount::FaultyMount;
 
 const DISK_BYTES: usize = 192 << 20;
 
-fn binary() -> PathBuf {
+/// Checkpoints, passes and collections all the time.
+pub(crate) const SMALL_DISTANCES: &[&str] = &[
+    "--checkpoint-requests=400",
+    "--checkpoint-log-bytes=524288",
+    "--log-segment-bytes=5242880",
+    "--event-segment-bytes=131072",
+    "--event-tail-bytes=4096",
+    "--page-cache-bytes=4194304",
+    "--value-cache-bytes=1048576",
+    "--scrub-interval=5s",
+];
+/// Work with a beginning and an end in the log.
+pub(crate) const KINDS: [&str; 3] = ["checkpoint", "compaction", "segment collection"];
+
+/// Whether the log says that `kind` has begun and not ended.
+fn is_under_way(log: &str, kind: &str) -> bool {
+    let count = |end: &str| log.matches(&format!("\"msg\":\"{kind} {end}\"")).count();
+    count("begins") > count("ends")
+}
+
+/// Counts what was under way at the end of a log, by kind.
+pub(crate) fn note_under_way(log: &str, met: &mut BTreeMap<&'static str, u64>) {
+    let mut nothing = true;
+    for kind in KINDS {
+        let under_way = is_under_way(log, kind);
+        *met.entry(kind).or_default() += u64::from(under_way);
+        nothing &= !under_way;
+    }
+    *met.entry("nothing").or_default() += u64::from(nothing);
+}
+
+pub(crate) fn binary() -> PathBuf {
     match std::env::var_os("RINGD_BINARY") {
         Some(path) => PathBuf::from(path),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release/ringd"),
@@ -25,10 +57,10 @@ pub(crate) fn budget() -> u64 {
 }
 
 /// A directory of this test that is removed at its end.
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
-    fn new(name: &str) -> Scratch {
+    pub(crate) fn new(name: &str) -> Scratch {
         let path = std::env::temp_dir().join(format!("faultdisk-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).expect("a scratch directory");
         Scratch(path)
