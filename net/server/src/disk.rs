@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use reactor::{AlignedBuffer, Class, File, OpenOptions, World, WriteError};
 use wal::io::{Directory, FileName, IoFailure, IoId, IoOperation, IoOutput, IoRequest, Priority};
@@ -18,6 +19,12 @@ use crate::local::Flag;
 
 /// What became of one request.
 pub type IoResult = Result<IoOutput, IoFailure>;
+
+/// No descriptor is left in the process, or in the system.
+const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;
+/// When an open is tried again that found no descriptor.
+const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Executes requests in the data directory `root`.
 #[derive(Clone)]
@@ -30,6 +37,8 @@ struct Shared {
     /// Raised when a completion waits to be taken.
     completed: Rc<Flag>,
     buffered: Cell<bool>,
+    /// Requests that found no descriptor since it was last asked.
+    lacked_descriptors: Cell<u64>,
     lock_holder: RefCell<Option<String>>,
 }
 
@@ -112,6 +121,7 @@ impl Disk {
             state: RefCell::default(),
             completed,
             buffered: Cell::new(false),
+            lacked_descriptors: Cell::new(0),
             lock_holder: RefCell::default(),
         }))
     }
@@ -119,6 +129,12 @@ impl Disk {
     /// Whether some file could not be opened for direct I/O and is served buffered.
     pub fn is_buffered(&self) -> bool {
         self.0.buffered.get()
+    }
+
+    /// How often a file could not be opened since the last call because the process or the system has no
+    /// descriptors left. It is tried again until there are some.
+    pub fn take_lacked_descriptors(&self) -> u64 {
+        self.0.lacked_descriptors.take()
     }
 
     /// Who holds the file that could not be locked, if that happened.
@@ -169,9 +185,30 @@ impl Disk {
             Priority::Background => Class::Background,
         };
         drop(self.0.world.spawn(class, async move {
-            let result = disk.execute(request.operation).await;
+            let result = match may_lack_descriptors(&request.operation) {
+                true => disk.execute_with_descriptors(request.operation).await,
+                false => disk.execute(request.operation).await,
+            };
             disk.finish(request.id, result);
         }));
+    }
+
+    /// Executes what opens a file on the way, again and again until there is a descriptor for it: nothing has
+    /// happened when there is none.
+    async fn execute_with_descriptors(&self, operation: IoOperation) -> IoResult {
+        loop {
+            match self.execute(operation.clone()).await {
+                Err(IoFailure::Other {
+                    errno: EMFILE | ENFILE,
+                    ..
+                }) => {
+                    let count = self.0.lacked_descriptors.get();
+                    self.0.lacked_descriptors.set(count + 1);
+                    self.0.world.sleep(DESCRIPTOR_PAUSE).await;
+                }
+                result => return result,
+            }
+        }
     }
 
     fn start_write_and_sync(&self, write: IoRequest, sync: IoId) {
@@ -376,6 +413,14 @@ impl Disk {
         }
         Ok(IoOutput::None)
     }
+}
+
+/// Whether a running member has this executed, and a file is opened for it.
+fn may_lack_descriptors(operation: &IoOperation) -> bool {
+    matches!(
+        operation,
+        IoOperation::Create { .. } | IoOperation::SyncDirectory(_)
+    )
 }
 
 /// How a file of the data directory is opened.

@@ -38,6 +38,7 @@ use engine::lease_clock::LeaseClock;
 use engine::shard::Damage;
 use reactor::{Class, World};
 
+use crate::disk::Disk;
 use crate::identity::Identity;
 use crate::local::{Changed, Flag, one_shot};
 use crate::log::Logger;
@@ -58,6 +59,7 @@ struct Inner {
     options: NodeOptions,
     identity: Identity,
     logger: Rc<Logger>,
+    disk: Disk,
     shards: Rc<Shards>,
     sequencer: RefCell<Sequencer>,
     /// Raised when the pipeline has something to do.

@@ -395,7 +395,7 @@ impl Node {
             entries: opened.entries,
             coordinator,
             shards: shards.clone(),
-            disk,
+            disk: disk.clone(),
             member_id: found.member_id,
             // Later lives start above what earlier ones can have reached.
             first_request_id: term << 40,
@@ -409,6 +409,7 @@ impl Node {
             options,
             identity: found,
             logger,
+            disk,
             shards,
             sequencer: RefCell::new(sequencer),
             work,

@@ -123,6 +123,13 @@ impl Node {
             space.refused_at.set(None);
             self.0.logger.info("the disk has room again", &[]);
         }
+        match self.0.disk.take_lacked_descriptors() {
+            0 => {}
+            attempts => self.0.logger.error(
+                "no file can be created: too many are open",
+                &[("attempts", attempts.into())],
+            ),
+        }
         if self.0.state.get() != State::Serving || space.proposing.get() {
             return;
         }

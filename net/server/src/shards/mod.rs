@@ -53,6 +53,8 @@ struct Host {
     change_waits: bool,
     /// The need of the first change whose bytes were damaged once.
     change_suspects: Option<Need>,
+    /// What was loaded for the first change last.
+    change_loaded: Option<Need>,
     reads: BTreeMap<u64, WaitingRead>,
     last_ticket: u64,
     /// Reads under way, with those who wait for them.
@@ -149,6 +151,7 @@ impl Shards {
                 changes: VecDeque::new(),
                 change_waits: false,
                 change_suspects: None,
+                change_loaded: None,
                 reads: BTreeMap::new(),
                 last_ticket: 0,
                 loads: BTreeMap::new(),
@@ -280,6 +283,7 @@ impl Shards {
                         host.upkeep.pass_begins();
                     }
                     host.change_suspects = None;
+                    host.change_loaded = None;
                     self.replies.borrow_mut().push_back((shard, reply));
                     self.replied.raise();
                 }
@@ -415,6 +419,7 @@ impl Shards {
                 }
                 (Waiter::Change, None) => {
                     host.change_suspects = damage.map(|_| need);
+                    host.change_loaded = damage.is_none().then_some(need);
                     host.change_waits = false;
                     self.run_changes(shard, host);
                     self.background.raise();
@@ -549,7 +554,8 @@ impl Host {
     fn has_loaded(&self, need: &Need) -> bool {
         let waiters = self.loads.get(need).into_iter().flatten();
         waiters.into_iter().any(|waiter| match waiter {
-            Waiter::Change | Waiter::Scrub => false,
+            Waiter::Change => self.change_loaded.as_ref() == Some(need),
+            Waiter::Scrub => false,
             Waiter::Read(ticket) => {
                 let read = self.reads.get(ticket);
                 read.is_some_and(|read| read.loaded.contains(need))
