@@ -387,6 +387,10 @@ impl Universe {
             && let Err(errno) = host.disk.reserve(inode, length)
         {
             self.coverage.hit(FaultKind::NoSpace);
+            if options.create_new {
+                // As the real drivers do.
+                host.disk.remove_file(path).map_err(OpenRefusal::Failed)?;
+            }
             host.disk.close(inode);
             return Err(OpenRefusal::Failed(errno));
         }
