@@ -12,6 +12,7 @@ use crate::key::KeyRange;
 pub struct Workload {
     random: Random,
     keys: u64,
+    key_bytes: usize,
     leases: u64,
 }
 
@@ -28,8 +29,14 @@ impl Workload {
         Workload {
             random: Random::new(seed),
             keys: keys.max(2),
+            key_bytes: 0,
             leases: 6,
         }
+    }
+
+    /// The same over keys of at least `key_bytes`, so that the tree has more leaves.
+    pub fn with_long_keys(self, key_bytes: usize) -> Self {
+        Workload { key_bytes, ..self }
     }
 
     /// The draws beside the requests.
@@ -94,7 +101,9 @@ impl Workload {
     pub fn key(&mut self) -> Bytes {
         let number = self.random.below(self.keys);
         let directory = ["a/", "b/", "b/c/"][(number % 3) as usize];
-        Bytes::from(format!("{directory}{number:02}"))
+        let mut key = format!("{directory}{number:02}").into_bytes();
+        key.resize(key.len().max(self.key_bytes), b'.');
+        Bytes::from(key)
     }
 
     /// A lease id that may exist.

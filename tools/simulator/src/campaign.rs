@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use reactor::sim::Coverage;
 
+use crate::met::Met;
 use crate::plan::{Length, Plan};
 use crate::run::{Report, run};
 
@@ -58,6 +59,8 @@ pub struct Summary {
     pub entries: u64,
     /// Faults.
     pub coverage: Coverage,
+    /// What the stores went through.
+    pub met: Met,
     /// Sum over the fingerprints of all seeds.
     pub hash: u64,
     /// (seed, what).
@@ -115,6 +118,7 @@ impl Summary {
         self.leases += report.leases;
         self.entries += report.entries;
         self.coverage.merge(&report.coverage);
+        self.met.merge(&report.met);
         // A sum does not depend on which thread was faster.
         self.hash = self.hash.wrapping_add(report.hash);
         let seed = report.seed;
@@ -134,6 +138,7 @@ impl Summary {
 impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "faults that took effect:\n{}", self.coverage)?;
+        writeln!(f, "stores went through:\n{}", self.met)?;
         writeln!(
             f,
             "{} seeds ({} over gRPC, {} run twice), {} operations (≥ {} a seed), {} answered, {} unknown of which \

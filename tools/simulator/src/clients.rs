@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use engine::auth::{Identity, Policy, authorize};
 use engine::command::{
-    AlarmKind, Command, Compare, CompareTarget, LeaseId, Operation, Put, Range, Relation, Reply,
-    Txn, TxnOperation,
+    AlarmKind, Command, CommandError, Compare, CompareTarget, LeaseId, Operation, Put, Range,
+    Relation, Reply, Txn, TxnOperation,
 };
 use engine::key::KeyRange;
 use engine::testing::Workload;
@@ -17,6 +17,9 @@ use ringd::node::{Node, WriteError};
 
 use crate::history::{Action, Outcome};
 use crate::member::{Busy, Phase, Shared};
+
+/// How long a client waits that was refused for want of room.
+const REFUSED_PAUSE: Duration = Duration::from_millis(20);
 
 /// A client's own random draws; they go on in the next life.
 pub struct ClientState {
@@ -55,6 +58,10 @@ pub async fn run_client(world: World, node: Node, shared: Rc<Shared>, client: us
         shared.sample_hash(&node);
         if shared.phase.get() == Phase::Failed {
             return;
+        }
+        if outcome == Outcome::Failed(CommandError::NoSpace) {
+            // Refusals come at once: without a pause they would be all that a life does.
+            world.sleep(REFUSED_PAUSE).await;
         }
     }
 }

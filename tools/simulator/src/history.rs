@@ -220,6 +220,18 @@ impl History {
         operation.outcome = outcome;
     }
 
+    /// The last requests of this life that have no answer.
+    pub fn unanswered(&self) -> String {
+        let unanswered = self.operations.iter().rev();
+        let unanswered = unanswered.filter(|operation| operation.completed.is_none());
+        let of_life = unanswered.take_while(|operation| operation.life == self.life);
+        let texts = of_life.take(4).map(|operation| {
+            let Operation { client, action, .. } = operation;
+            format!("client {client} waits for {action:?}")
+        });
+        texts.collect::<Vec<_>>().join("; ")
+    }
+
     /// Notes the apply hash at an applied index; it is the same whenever that index is reached.
     pub fn saw_hash(&mut self, index: u64, hash: u64) {
         let before = *self.hashes.entry(index).or_insert(hash);

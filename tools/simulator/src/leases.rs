@@ -18,6 +18,8 @@ use crate::member::{Busy, Phase, Shared};
 
 /// How late an expiry may be: the disk stalls, loads take time.
 const SLACK: u64 = 4_000_000_000;
+/// What found no room is tried again after a second, by the log and by who asked for it.
+const SHORTAGE_SLACK: u64 = 3_000_000_000;
 const SECOND: u64 = 1_000_000_000;
 const MONITOR_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -136,7 +138,11 @@ fn check_lease(node: &Node, shared: &Shared, id: i64, now: u64) {
     if status.granted_ttl != lease.ttl || status.remaining_ttl > lease.ttl {
         history.violation(format!("lease {id} of {} s answers {status:?}", lease.ttl));
     }
-    let due = lease.renewed_by + lease.ttl as u64 * SECOND + SLACK;
+    // Where something is short, the expiry waits for it in the log.
+    let shortage = shared.plan.shortage.map_or(0, |shortage| {
+        shortage.time.as_nanos() as u64 + SHORTAGE_SLACK
+    });
+    let due = lease.renewed_by + lease.ttl as u64 * SECOND + SLACK + shortage;
     if now > due && !lease.revoke_asked {
         let late = now - due;
         history.violation(format!(

@@ -20,6 +20,7 @@ pub mod clients;
 pub mod history;
 pub mod leases;
 pub mod member;
+pub mod met;
 pub mod plan;
 pub mod run;
 pub mod sweep;

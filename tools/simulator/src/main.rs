@@ -61,6 +61,7 @@ fn trace(seed: u64) -> ExitCode {
     println!("{plan:#?}");
     let report = run(&plan);
     println!("{}", report.coverage);
+    println!("{}", report.last_lines.join("\n"));
     println!("{:#?}", report.violations);
     println!(
         "{} operations, {} crashes, {} entries, {} events, hash {:016x}",

@@ -1,10 +1,11 @@
 //! One life of the member: the real node with its clients around it, as tasks of one simulated core.
 
 use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use engine::command::LeaseId;
+use engine::command::{AlarmKind, LeaseId};
 use reactor::{Class, World};
 use ringd::log::Logger;
 use ringd::node::Node;
@@ -15,6 +16,9 @@ use crate::leases::{run_lease_keeper, run_lease_monitor};
 use crate::plan::Plan;
 use crate::watchers::{WatcherState, run_watcher};
 use crate::wire;
+
+/// A member that has room again clears its alarm in this time.
+const ALARM_CLEARED_WITHIN: Duration = Duration::from_secs(20);
 
 /// Where a life is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +37,45 @@ pub enum Phase {
     Failed,
 }
 
+/// What the member's log told, over all lives.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// How often each line was written.
+    pub lines: BTreeMap<String, u64>,
+    /// A checkpoint of everything up to this index has begun.
+    pub frozen: Option<u64>,
+    /// The last lines.
+    pub last: VecDeque<String>,
+}
+
+impl Heard {
+    fn take(&mut self, line: &str) {
+        if self.last.len() == LAST_LINES {
+            self.last.pop_front();
+        }
+        self.last.push_back(line.trim_end().to_owned());
+        let Ok(line) = serde_json::from_str::<serde_json::Value>(line) else {
+            return;
+        };
+        let message = line["msg"].as_str().unwrap_or_default();
+        if message == CHECKPOINT_BEGINS {
+            self.frozen = line["index"].as_u64();
+        }
+        *self.lines.entry(message.to_owned()).or_default() += 1;
+    }
+
+    /// How often a line was written.
+    pub fn count(&self, message: &str) -> u64 {
+        self.lines.get(message).copied().unwrap_or(0)
+    }
+}
+
+/// So many of the member's last lines are kept.
+const LAST_LINES: usize = 40;
+
+/// The line of a member whose checkpoint has just been frozen.
+pub const CHECKPOINT_BEGINS: &str = "checkpoint begins";
+
 /// What the run and the tasks of all lives share.
 pub struct Shared {
     /// The plan.
@@ -41,6 +84,8 @@ pub struct Shared {
     pub history: RefCell<History>,
     /// Where this life is.
     pub phase: Cell<Phase>,
+    /// What the member logged.
+    pub heard: RefCell<Heard>,
     /// Why it failed.
     pub failure: RefCell<Option<String>>,
     /// Operations that were asked for, in all lives.
@@ -107,7 +152,9 @@ impl Drop for Busy {
 pub async fn run_member(world: World, shared: Rc<Shared>) {
     let opened_at = shared.now(&world);
     let options = shared.plan.options.clone();
-    let node = match Node::open(world.clone(), options, Rc::new(Logger::silent())).await {
+    let listener = shared.clone();
+    let logger = Logger::with(move |line| listener.heard.borrow_mut().take(line));
+    let node = match Node::open(world.clone(), options, Rc::new(logger)).await {
         Ok(node) => node,
         Err(error) => return fail(&shared, error.to_string()),
     };
@@ -127,6 +174,7 @@ pub async fn run_member(world: World, shared: Rc<Shared>) {
             break;
         }
     }
+    check_alarm_clears(&world, &node, &shared).await;
     shutdown.begin();
     node.stop().await;
     shared.phase.set(Phase::Stopped);
@@ -145,6 +193,25 @@ fn check_nothing_is_lost(shared: &Shared, node: &Node) {
     if revision < seen {
         history.violation(format!(
             "restarted at revision {revision}, {seen} was answered before"
+        ));
+    }
+}
+
+/// Where the disk was full and is not any more, the member's own alarm goes by itself.
+async fn check_alarm_clears(world: &World, node: &Node, shared: &Shared) {
+    let own = (shared.plan.options.identity.member_id, AlarmKind::NoSpace);
+    let raised = || node.alarms().contains(&own) && shared.phase.get() != Phase::Failed;
+    for _ in 0..ALARM_CLEARED_WITHIN.as_millis() / 50 {
+        if !raised() {
+            return;
+        }
+        world.sleep(Duration::from_millis(50)).await;
+    }
+    if raised() {
+        let mut history = shared.history.borrow_mut();
+        history.violation(format!(
+            "the disk has room, and after {ALARM_CLEARED_WITHIN:?} the alarm is still raised: {:?}",
+            node.status()
         ));
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use engine::store::MissingHook;
 use reactor::sim::{Crash, DiskOperation, Random, SimulationOptions};
+use ringd::config::AutoCompaction;
 use ringd::identity::Identity;
 use ringd::node::NodeOptions;
 
@@ -82,6 +83,30 @@ pub struct Plan {
     pub ends: Vec<End>,
     /// Clients speak gRPC through the simulated network.
     pub wire: bool,
+    /// What becomes scarce.
+    pub shortage: Option<Shortage>,
+    /// Keys are at least so long.
+    pub key_bytes: usize,
+}
+
+/// Something runs out while a life serves, and is there again after a while.
+#[derive(Clone, Copy, Debug)]
+pub struct Shortage {
+    /// What.
+    pub of: Scarce,
+    /// So many operations after the life began to serve.
+    pub after: usize,
+    /// For so long.
+    pub time: Duration,
+}
+
+/// What a shortage is one of.
+#[derive(Clone, Copy, Debug)]
+pub enum Scarce {
+    /// Room on the disk: only so many more bytes can be had.
+    Space(u64),
+    /// Descriptors: no file can be opened or created.
+    Files,
 }
 
 /// How long a run is.
@@ -107,8 +132,17 @@ impl Plan {
         Plan::with_wire(seed, length, seed % 50 == 17)
     }
 
-    /// The plan of `seed`, with or without the wire.
+    /// The plan of `seed`, with or without the wire. Three in four have small stores.
     pub fn with_wire(seed: u64, length: Length, wire: bool) -> Plan {
+        let plan = Plan::plain(seed, length, wire);
+        match seed % 4 {
+            0 => plan,
+            _ => plan.with_small_store(),
+        }
+    }
+
+    /// The plan of `seed` with a store of usual sizes: no checkpoint is ever due, and nothing is scarce.
+    pub fn plain(seed: u64, length: Length, wire: bool) -> Plan {
         let mut random = Random::new(seed ^ 0x706c_616e);
         let random = &mut random;
         let rough = random.below(4) > 0;
@@ -133,7 +167,60 @@ impl Plan {
             crashes: length.crashes,
             ends,
             wire,
+            shortage: None,
+            key_bytes: 0,
         }
+    }
+
+    /// The same with checkpoints every few entries, small segments and tiny caches, and perhaps a shortage.
+    fn with_small_store(mut self) -> Plan {
+        let mut random = Random::new(self.seed ^ 0x7374_6f72);
+        draw_store(&mut random, &mut self.options);
+        if random.below(3) == 0 {
+            self.keys = random.between(200, 1_000);
+            self.key_bytes = [100, 400, 900][random.index(3)];
+        }
+        if random.below(3) == 0 {
+            self.shortage = Some(draw_shortage(&mut random));
+        }
+        self
+    }
+}
+
+fn draw_store(random: &mut Random, options: &mut NodeOptions) {
+    let checkpoints = &mut options.checkpoints;
+    checkpoints.requests = [10, 40, 40, 150, 150, u64::MAX][random.index(6)];
+    checkpoints.log_bytes = [4 << 10, 32 << 10, u64::MAX, u64::MAX][random.index(4)];
+    checkpoints.dirty_percent = [10, 40][random.index(2)];
+    checkpoints.idle = Duration::from_millis([100, 2_000, 600_000][random.index(3)]);
+    checkpoints.stop_dirty_bytes_max = [0, 1 << 20][random.index(2)];
+    checkpoints.reclaim_bytes = [1 << 10, 16 << 10, 1 << 20][random.index(3)];
+    let store = &mut options.store;
+    store.segment_bytes_first = [4 << 10, 8 << 10, 32 << 10][random.index(3)];
+    store.segment_bytes_max = store.segment_bytes_first << random.below(3);
+    store.piece_bytes = 4 << 10;
+    store.tail_bytes_max = [0, 16 << 10, 1 << 20][random.index(3)];
+    // All records that a step of a read needs have to fit: of one revision, with the values before it.
+    store.value_cache_bytes = [128 << 10, 256 << 10, 1 << 20][random.index(3)];
+    // The tree of a shard has a handful of pages: a few of them leave, or none.
+    store.page_cache_bytes = [512 << 10, 1 << 20, 16 << 20][random.index(3)];
+    if random.below(3) == 0 {
+        let period = Duration::from_millis(random.between(50, 2_000));
+        options.auto_compaction = Some(AutoCompaction::Periodic(period));
+    }
+    if random.below(3) == 0 {
+        options.scrub_interval = Duration::from_millis(random.between(100, 2_000));
+    }
+}
+
+fn draw_shortage(random: &mut Random) -> Shortage {
+    Shortage {
+        of: match random.below(3) {
+            0 => Scarce::Files,
+            _ => Scarce::Space(random.below(300) << 10),
+        },
+        after: random.below(200) as usize,
+        time: Duration::from_millis(random.between(20, 3_000)),
     }
 }
 

@@ -1,22 +1,24 @@
 //! One run: the lives of a member from one seed, and the judgement over them.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use engine::command::Command;
 use engine::testing::Workload;
 use reactor::sim::{
-    Coverage, Crash, CrashPoint, DiskFault, DiskOperation, FaultKind, HostId, PlannedFault, Random,
-    Simulation, Step,
+    Coverage, Crash, CrashPoint, DiskFault, DiskImage, DiskOperation, FaultKind, HostId,
+    PlannedFault, Random, Simulation, Step,
 };
 
 use crate::checker;
 use crate::clients::ClientState;
 use crate::history::{History, Outcome};
 use crate::member::{Phase, Shared, run_member};
-use crate::plan::{DATA_DIR, End, Plan};
-use crate::truth;
+use crate::met::Met;
+use crate::plan::{DATA_DIR, End, Plan, Scarce, Shortage};
+use crate::truth::{self, LogEntry};
 use crate::watchers::WatcherState;
 use crate::wire;
 
@@ -25,6 +27,7 @@ const STUCK_AFTER: u64 = 120_000_000_000;
 /// Steps without any progress after which a life counts as stuck, should time stand still.
 const STUCK_STEPS: u64 = 400_000;
 const EIO: i32 = 5;
+const EMFILE: i32 = 24;
 
 /// What one run showed.
 #[derive(Clone, Debug)]
@@ -51,8 +54,12 @@ pub struct Report {
     pub leases: u64,
     /// Faults that took effect.
     pub coverage: Coverage,
+    /// What the store went through.
+    pub met: Met,
     /// Fingerprint of the whole run.
     pub hash: u64,
+    /// The last lines of the member's log.
+    pub last_lines: Vec<String>,
     /// What was wrong.
     pub violations: Vec<String>,
 }
@@ -79,6 +86,21 @@ struct Run {
     random: Random,
     crashes: u64,
     crashes_in_recovery: u64,
+    /// The entries that checkpoints cover, by index: the log drops them.
+    covered: BTreeMap<u64, LogEntry>,
+    met: Met,
+    shortage: Scarcity,
+}
+
+/// Where the shortage of a life is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scarcity {
+    /// The plan has none, or it is over.
+    Over,
+    /// Until this many operations were asked for.
+    After(usize),
+    /// Until this moment.
+    Until(u64),
 }
 
 impl Run {
@@ -88,14 +110,14 @@ impl Run {
         let clients_host = simulation.add_host("clients");
         let mut random = simulation.fork_random();
         let mut client = || ClientState {
-            workload: Workload::new(random.next_u64(), plan.keys),
+            workload: Workload::new(random.next_u64(), plan.keys).with_long_keys(plan.key_bytes),
             random: random.fork(),
         };
         let clients = (0..plan.clients + plan.lease_keepers)
             .map(|_| client())
             .collect();
         let mut watcher = || WatcherState {
-            workload: Workload::new(random.next_u64(), plan.keys),
+            workload: Workload::new(random.next_u64(), plan.keys).with_long_keys(plan.key_bytes),
             random: random.fork(),
             live: Vec::new(),
         };
@@ -104,6 +126,7 @@ impl Run {
             plan: plan.clone(),
             history: RefCell::new(History::new()),
             phase: Cell::new(Phase::Opening),
+            heard: RefCell::default(),
             failure: RefCell::default(),
             operations: Cell::new(0),
             operations_limit: Cell::new(0),
@@ -122,6 +145,9 @@ impl Run {
             random,
             crashes: 0,
             crashes_in_recovery: 0,
+            covered: BTreeMap::new(),
+            met: Met::default(),
+            shortage: Scarcity::Over,
         }
     }
 
@@ -157,7 +183,10 @@ impl Run {
         }) {
             attempts += 1;
             if attempts == 5 {
-                self.violation("the last life does not come to a clean stop".to_owned());
+                let failure = self.shared.failure.borrow().clone().unwrap_or_default();
+                self.violation(format!(
+                    "the last life does not come to a clean stop: {failure}"
+                ));
                 break;
             }
         }
@@ -185,12 +214,19 @@ impl Run {
             self.simulation
                 .start_core(clients, |world| wire::run_clients(world, shared));
         }
+        let heard = self.heard();
         let ended = self.run_life(end);
+        self.end_shortage();
+        self.met
+            .life(&heard, &self.heard(), matches!(ended, Ended::Stopped));
         let was_serving = self.shared.phase.get() != Phase::Opening;
         if matches!(ended, Ended::Stuck) {
+            let waits = self.shared.history.borrow().unanswered();
             self.violation(format!(
-                "no progress in phase {:?}",
-                self.shared.phase.get()
+                "no progress in phase {:?} until step {}, {} tasks busy: {waits}",
+                self.shared.phase.get(),
+                self.simulation.steps(),
+                self.shared.busy.get(),
             ));
         }
         if matches!(ended, Ended::Failed) && self.disk_errors() == errors_before {
@@ -225,6 +261,13 @@ impl Run {
             End::Submission { .. } | End::Fault { .. } => 600,
         };
         self.shared.operations_limit.set(asked + operations);
+        self.shortage = match self.shared.plan.shortage {
+            // The end of a shortage takes planned faults back.
+            Some(shortage) if !matches!(end, End::Fault { .. }) => {
+                Scarcity::After(asked + shortage.after)
+            }
+            _ => Scarcity::Over,
+        };
         match end {
             End::Submission {
                 after,
@@ -269,6 +312,10 @@ impl Run {
                 Step::Idle => return Ended::Stuck,
                 Step::Ran(_) | Step::Happened => {}
             }
+            let frozen = self.shared.heard.borrow_mut().frozen.take();
+            if let Some(index) = frozen {
+                self.collect_covered(index);
+            }
             let now = self.simulation.now();
             let phase = self.shared.phase.get();
             let asked = self.shared.operations.get();
@@ -279,6 +326,7 @@ impl Run {
             {
                 return Ended::Stuck;
             }
+            self.move_shortage(phase, asked);
             match phase {
                 Phase::Failed => return Ended::Failed,
                 Phase::Stopped => return Ended::Stopped,
@@ -367,6 +415,76 @@ impl Run {
         .sum()
     }
 
+    fn heard(&self) -> BTreeMap<String, u64> {
+        self.shared.heard.borrow().lines.clone()
+    }
+
+    /// A checkpoint of the entries up to `index` has begun; soon the log will be without them.
+    fn collect_covered(&mut self, index: u64) {
+        let image = self.simulation.disk_image(self.host);
+        match truth::read_log(&image, DATA_DIR, &self.shared.plan.options.log) {
+            Ok(entries) => {
+                let entries = entries.into_iter().filter(|entry| entry.index <= index);
+                for entry in entries {
+                    let (at, data) = (entry.index, entry.data.clone());
+                    let before = self.covered.insert(at, entry);
+                    if before.is_some_and(|before| before.data != data) {
+                        self.violation(format!("entry {at} has changed after it was applied"));
+                    }
+                }
+            }
+            Err(error) => {
+                self.violation(format!("the log of a checkpoint cannot be read: {error}"))
+            }
+        }
+    }
+
+    /// Begins and ends the life's shortage.
+    fn move_shortage(&mut self, phase: Phase, asked: usize) {
+        match self.shortage {
+            Scarcity::After(operations) if phase == Phase::Serving && asked >= operations => {
+                let Some(shortage) = self.shared.plan.shortage else {
+                    return;
+                };
+                self.shortage =
+                    Scarcity::Until(self.simulation.now() + shortage.time.as_nanos() as u64);
+                match shortage.of {
+                    Scarce::Space(left) => {
+                        let used = used_bytes(&self.simulation.disk_image(self.host));
+                        self.simulation.set_disk_capacity(self.host, used + left);
+                    }
+                    Scarce::Files => {
+                        let fault = PlannedFault {
+                            operation: DiskOperation::Open,
+                            path_contains: String::new(),
+                            after: 0,
+                            repeat: true,
+                            fault: DiskFault::Error(EMFILE),
+                        };
+                        self.simulation.plan_fault(self.host, fault);
+                    }
+                }
+            }
+            Scarcity::Until(end) if self.simulation.now() >= end || phase != Phase::Serving => {
+                self.end_shortage();
+            }
+            _ => {}
+        }
+    }
+
+    fn end_shortage(&mut self) {
+        if let Scarcity::Until(_) = self.shortage {
+            self.simulation.set_disk_capacity(self.host, u64::MAX);
+            if let Some(Shortage {
+                of: Scarce::Files, ..
+            }) = self.shared.plan.shortage
+            {
+                self.simulation.clear_planned_faults(self.host);
+            }
+        }
+        self.shortage = Scarcity::Over;
+    }
+
     /// Reads the log and checks everything against it.
     fn judge(mut self) -> Report {
         self.simulation.run_for(Duration::from_secs(5));
@@ -377,8 +495,10 @@ impl Run {
         let mut happened = 0;
         match truth::read_log(&image, DATA_DIR, &plan.options.log) {
             Ok(log) => {
-                entries = log;
-                happened = checker::check(&mut history, &entries);
+                self.covered
+                    .extend(log.into_iter().map(|entry| (entry.index, entry)));
+                entries.extend(std::mem::take(&mut self.covered).into_values());
+                happened = checker::check(&mut history, &entries, plan);
             }
             Err(error) => history.violation(format!("the log cannot be read: {error}")),
         }
@@ -410,19 +530,31 @@ impl Run {
             events: events as u64,
             leases: history.leases.values().filter(|lease| lease.gone).count() as u64,
             coverage: self.simulation.coverage(),
+            met: self.met,
             hash: self.simulation.trace_hash(),
+            last_lines: self.shared.heard.borrow().last.iter().cloned().collect(),
             violations: history.violations.clone(),
         }
     }
 }
 
+/// Blocks that the files of a disk take.
+fn used_bytes(image: &DiskImage) -> u64 {
+    const BLOCK_BYTES: u64 = 4096;
+    let lengths = image.paths().map(|path| image.length(path).unwrap_or(0));
+    lengths
+        .map(|bytes| bytes.next_multiple_of(BLOCK_BYTES))
+        .sum()
+}
+
 /// Whether a command may come from the member itself.
-pub fn is_own_command(command: &Command) -> bool {
-    matches!(
-        command,
-        Command::LeaseExpire { .. }
-            | Command::MemberAttributes(_)
-            | Command::ClusterVersion(_)
-            | Command::Alarm { activate: true, .. }
-    )
+pub fn is_own_command(command: &Command, plan: &Plan) -> bool {
+    match command {
+        Command::LeaseExpire { .. } | Command::MemberAttributes(_) | Command::ClusterVersion(_) => {
+            true
+        }
+        Command::Alarm { member, .. } => *member == plan.options.identity.member_id,
+        Command::Compact { .. } => plan.options.auto_compaction.is_some(),
+        _ => false,
+    }
 }

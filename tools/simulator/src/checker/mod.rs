@@ -18,6 +18,7 @@ use engine::command::{Command, CommandError, KeyValue, Reply};
 use engine::testing::{Node, NodeConfig, Oracle};
 
 use crate::history::{Action, History, Operation, Outcome};
+use crate::plan::Plan;
 use crate::run::is_own_command;
 use crate::truth::LogEntry;
 
@@ -50,9 +51,9 @@ pub(crate) struct Replay {
 }
 
 /// Checks a history against the log; answers how many writes of unknown outcome had happened.
-pub fn check(history: &mut History, entries: &[LogEntry]) -> u64 {
+pub fn check(history: &mut History, entries: &[LogEntry], plan: &Plan) -> u64 {
     let mut wrong = Vec::new();
-    let replay = replay(history, entries, &mut wrong);
+    let replay = replay(history, entries, plan, &mut wrong);
     order::check(history, &replay, &mut wrong);
     reads::check(history, entries, &replay, &mut wrong);
     watches::check(history, &replay, &mut wrong);
@@ -84,7 +85,7 @@ fn candidates(history: &History) -> Candidates {
     candidates
 }
 
-fn replay(history: &History, entries: &[LogEntry], wrong: &mut Vec<String>) -> Replay {
+fn replay(history: &History, entries: &[LogEntry], plan: &Plan, wrong: &mut Vec<String>) -> Replay {
     let mut oracle = Oracle::new();
     let mut candidates = candidates(history);
     let mut replay = Replay {
@@ -123,7 +124,7 @@ fn replay(history: &History, entries: &[LogEntry], wrong: &mut Vec<String>) -> R
                     replay.places.insert(operation, (position, at + 1));
                     invoked = invoked.max(history.operations[operation].invoked);
                 }
-                None if is_own_command(command) => {}
+                None if is_own_command(command, plan) => {}
                 None => {
                     let told = told(history, &candidates, command);
                     wrong.push(format!(
