@@ -78,7 +78,7 @@ impl Bench {
 
     fn checkpoint(&mut self) {
         self.id += 1;
-        self.store.freeze(self.id, Bytes::new());
+        self.store.freeze(self.id, Bytes::new().into());
         self.drain();
         self.drain();
     }

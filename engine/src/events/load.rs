@@ -128,7 +128,7 @@ impl EventLog {
         let in_tail = self.hot(holder, index).is_some();
         match bytes {
             None if !self.is_resident(loc) => return Err(LoadError::Nothing { need: *need }),
-            None => {}
+            None => self.keep_record_as_piece(loc, &piece),
             Some(bytes) => {
                 let start = (offset - aligned(offset)) as usize;
                 let bytes = bytes.slice(start.min(bytes.len())..);
@@ -192,6 +192,18 @@ impl EventLog {
             }
         }
         Ok(())
+    }
+
+    /// Where a piece is wanted that is one record, and only the record is in memory: a walk looks for pieces.
+    fn keep_record_as_piece(&mut self, loc: Loc, piece: &Piece) {
+        let place = (loc.segment.raw(), loc.offset);
+        if (loc.offset, loc.len) == (piece.offset, piece.len)
+            && self.window(place).is_none()
+            && let Some(record) = self.records.peek(place).cloned()
+        {
+            let memory = u64::from(piece.padded_end() - piece.offset);
+            self.windows.insert(place, record, memory);
+        }
     }
 
     /// Keeps a checked record; copied if the bytes around it would take much more memory.

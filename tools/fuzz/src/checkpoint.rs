@@ -3,6 +3,7 @@
 //!
 //! A section that is accepted encodes to the same bytes.
 
+use bytes::Bytes;
 use engine::checkpoint::{ManifestRef, Section};
 use engine::coordinator::{Coordinator, CoordinatorConfig};
 use engine::image::read_manifest;
@@ -98,7 +99,7 @@ fn attachment() -> Vec<u8> {
             ..
         } = output
         {
-            return attachment.to_vec();
+            return attachment.to_bytes().to_vec();
         }
     }
     Vec::new()
@@ -109,15 +110,15 @@ fn manifest() -> Option<Vec<u8>> {
     let mut shard = Shard::new(StoreConfig::new(0, SALT));
     let freeze = ShardRequest::Freeze {
         id: ID,
-        attachment: attachment().into(),
+        attachment: Bytes::from(attachment()).into(),
     };
     let frozen = shard.handle(&freeze);
     assert!(matches!(frozen, Step::Ready(ShardReply::Frozen)));
     let mut last = None;
     let mut requests = Vec::new();
     loop {
-        shard.poll(&mut requests);
-        if requests.is_empty() {
+        let goes_on = shard.poll(&mut requests);
+        if requests.is_empty() && !goes_on {
             break;
         }
         for request in requests.drain(..) {

@@ -220,3 +220,33 @@ fn short_and_missing_bytes_are_refused() {
         }
     }
 }
+
+/// Test mode says that a piece of one record is missing, and only the record cache has it: the walk that asked
+/// for it goes on when that is said to be all.
+#[test]
+fn a_piece_that_only_the_record_cache_has_comes_without_bytes() {
+    let config = StoreConfig {
+        piece_bytes: 4096,
+        tail_bytes_max: 0,
+        ..small()
+    };
+    // The record's length is a multiple of 8: it ends where its piece ends.
+    let value = 8192 - record(2, &[]).encoded_len() % 8;
+    let (log, files, records) = written(&config, &[value]);
+    let mut log = reopened(&config, &log);
+    let (loc, _) = records[0];
+    assert_eq!(loc.len % 8, 0);
+    files.value(&mut log, loc).expect("intact");
+    log.windows.remove((loc.segment.raw(), loc.offset));
+    let Step::Ready(cursor) = log.seek(Revision::default()) else {
+        panic!("the first record's place is known");
+    };
+    let Step::Need(need) = log.read(cursor, i64::MAX).map(|found| found.map(|_| ())) else {
+        panic!("its piece is not in memory");
+    };
+    log.load(&need, None).expect("in memory");
+    let found = log
+        .read(cursor, i64::MAX)
+        .map(|found| found.map(|(loc, _)| loc));
+    assert_eq!(found, Step::Ready(Some(loc)));
+}

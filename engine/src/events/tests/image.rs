@@ -12,8 +12,7 @@ fn filled(config: &StoreConfig, count: i64, len: usize) -> EventLog {
 }
 
 fn table_of(log: &EventLog) -> Vec<u8> {
-    let table = log.frozen_table();
-    table
+    log.frozen_table()
 }
 
 #[test]
@@ -280,4 +279,41 @@ fn garbage_for_a_table_never_panics() {
         attempt(&bytes);
     }
     assert!(accepted >= table.len(), "the table itself, once per byte");
+}
+
+/// The place of a record is found as by a search through all pieces, whatever their lengths.
+#[test]
+fn the_piece_of_a_record_is_found_by_arithmetic() {
+    let regular = vec![900; 2000];
+    let irregular: Vec<usize> = (0..2000).map(|index| index * index % 9000).collect();
+    for (lens, freezes) in [(&regular, 0), (&irregular, 0), (&irregular, 37)] {
+        let config = StoreConfig {
+            segment_bytes_first: 1 << 20,
+            piece_bytes: 16 << 10,
+            ..StoreConfig::new(0, SALT)
+        };
+        let mut log = EventLog::new(&config);
+        for (index, len) in lens.iter().enumerate() {
+            log.append(&record(2 + index as i64, &vec![1; *len]));
+            if freezes > 0 && index % freezes == 0 {
+                log.freeze();
+            }
+        }
+        let (mut guessed, mut all) = (0, 0);
+        for segment in &log.history.segments {
+            let end = segment.padded_end();
+            for offset in (0..end + 9000).step_by(56) {
+                let holds = |piece: &Piece| (piece.offset..piece.end()).contains(&offset);
+                let expected = segment.pieces.iter().position(holds);
+                assert_eq!(segment.piece_at(offset), expected, "byte {offset} of {end}");
+                all += usize::from(expected.is_some());
+                guessed += usize::from(expected.is_some() && segment.guess(offset) == expected);
+            }
+        }
+        let every = lens == &regular;
+        assert!(
+            guessed == all || !every,
+            "{guessed} of {all} by the first guess"
+        );
+    }
 }
