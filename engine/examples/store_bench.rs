@@ -11,7 +11,7 @@ use engine::command::LeaseId;
 use engine::key::{End, KeyRange};
 use engine::revision::Revision;
 use engine::step::Step;
-use engine::store::{EventQuery, Scan, Store, StoreConfig};
+use engine::store::{Counted, EventQuery, Scan, Store, StoreConfig};
 
 /// A permutation of `0..2^32`, so that keys come in random order without repeating.
 fn scatter(index: u32) -> u32 {
@@ -182,7 +182,11 @@ fn main() {
     ] {
         report(what, 20 * 211, "count", || {
             for range in std::iter::repeat_n(&namespaces, 20).flatten() {
-                black_box(ready(store.count(range, at)));
+                let mut from = None;
+                while let Counted::Part(next) = ready(store.count(range, at, from.as_ref())) {
+                    from = Some(next);
+                }
+                black_box(from);
             }
         });
     }

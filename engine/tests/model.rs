@@ -47,6 +47,11 @@ fn the_engine_is_a_sequential_etcd() {
         "no compaction ever overtook a list"
     );
     assert!(counts.scrubbed > 0, "nothing was ever scrubbed");
+    assert!(counts.followed > 0, "nobody followed the history");
+    assert!(counts.overtaken > 0, "no compaction overtook a follower");
+    assert!(counts.unanswered > 0, "every replay had answers");
+    let every = counts.shards.iter().all(|runs| *runs > 0);
+    assert!(every, "{:?} runs by shards", counts.shards);
 }
 
 /// Every broken rule is found within a bounded number of runs.

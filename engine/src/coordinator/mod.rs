@@ -82,7 +82,9 @@ pub enum CoordinatorOutput {
 pub struct Published {
     /// Position of the state machine now.
     pub applied: Applied,
-    /// One per request, in the order of the entry.
+    /// Requests of the entry.
+    pub requests: u32,
+    /// One per request, in the order of the entry; none if nobody waits for them.
     pub outcomes: Vec<Outcome>,
     /// First main revision that became visible; nothing did if it is above `events_to`.
     pub events_from: i64,
@@ -130,6 +132,8 @@ pub struct Coordinator {
     spare_wave: Option<Wave>,
     /// The checkpoint to freeze for before the next entry.
     freeze_wanted: Option<u32>,
+    /// Nobody waits for answers to entries up to this one.
+    unanswered_through: u64,
     defect: Defect,
 }
 
@@ -180,6 +184,7 @@ impl Coordinator {
             router: Router::default(),
             spare_wave: None,
             freeze_wanted: None,
+            unanswered_through: 0,
             defect: Defect::None,
         }
     }
@@ -237,6 +242,19 @@ impl Coordinator {
             Stage::Freezing(_) => freeze::on_reply(shard, &reply),
             Stage::Idle => unreachable!("nothing was asked"),
         }
+    }
+
+    /// Says that nobody waits for the answers to entries up to `index`: a start executes them again. They are
+    /// published without outcomes, and values that only an answer needs are not read for them. Their effects
+    /// are the same. Who replaces entries of its log before they are executed says a lower index then.
+    pub fn skip_answers(&mut self, index: u64) {
+        self.unanswered_through = index;
+    }
+
+    /// Whether nobody waits for the answers of the entry under way.
+    fn is_unanswered(&self) -> bool {
+        let entry = self.entry.as_ref();
+        entry.is_some_and(|entry| entry.index <= self.unanswered_through)
     }
 
     /// How far the state machine is.
@@ -320,6 +338,7 @@ impl Coordinator {
 
     /// Ends the entry: its effects become visible in one step.
     fn publish(&mut self) {
+        let unanswered = self.is_unanswered();
         let entry = self.entry.take().expect("an entry is under way");
         assert!(self.under_way == 0, "all shards have answered");
         self.applied = Applied {
@@ -332,7 +351,11 @@ impl Coordinator {
         self.outbox
             .push_back(CoordinatorOutput::Published(Published {
                 applied: self.applied,
-                outcomes: entry.outcomes,
+                requests: entry.outcomes.len() as u32,
+                outcomes: match unanswered {
+                    true => Vec::new(),
+                    false => entry.outcomes,
+                },
                 events_from: entry.revision_before + 1,
                 events_to: self.meta.revision,
                 lease_changes,

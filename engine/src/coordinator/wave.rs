@@ -316,6 +316,7 @@ impl Coordinator {
 
     /// Sends the wave off in the shortest way that it admits.
     fn launch(&mut self, mut wave: Wave) {
+        let unanswered = self.is_unanswered();
         let mut busy = 0;
         let mut guarded = false;
         for lane in wave.lanes.iter_mut().filter(|lane| !lane.items.is_empty()) {
@@ -324,6 +325,7 @@ impl Coordinator {
             lane.batch = Some(Arc::new(Batch {
                 base: self.meta.revision,
                 compacted: self.meta.compacted,
+                unanswered,
                 items: std::mem::take(&mut lane.items),
             }));
         }

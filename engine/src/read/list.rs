@@ -9,12 +9,14 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
+use super::counting::Counting;
 use super::range::{sort_by, wanted};
 use crate::auth::Authorized;
 use crate::command::*;
 use crate::key::End;
 use crate::shard::{
-    Get, PinId, RevisionBounds, ScanReply, ScanRequest, ShardReply, ShardRequest, shard_of,
+    CountRequest, Get, PinId, RevisionBounds, ScanReply, ScanRequest, ShardReply, ShardRequest,
+    shard_of,
 };
 
 /// Bytes that all shards together bring at once.
@@ -98,6 +100,7 @@ struct Lane {
     buffer: VecDeque<Listed>,
     bytes: usize,
     state: LaneState,
+    counting: Counting,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -157,6 +160,7 @@ impl ListRead {
             buffer: VecDeque::new(),
             bytes: 0,
             state: LaneState::Resume(None),
+            counting: Counting::Through,
         };
         ListRead {
             at,
@@ -181,8 +185,28 @@ impl ListRead {
         if self.is_done() {
             return None;
         }
+        for (shard, lane) in (0..).zip(&mut self.lanes) {
+            if lane.state != LaneState::Asked
+                && let Some(from) = lane.counting.ask()
+            {
+                let count = CountRequest {
+                    range: self.range.range.clone(),
+                    at: self.at,
+                    from,
+                    pin: Some(self.pin),
+                };
+                return Some((shard, ShardRequest::Count(count)));
+            }
+        }
+        if self.has_enough() {
+            return None;
+        }
         let low = self.piece_bytes / 2;
-        let wanting = |lane: &Lane| lane.bytes <= low && matches!(lane.state, LaneState::Resume(_));
+        let wanting = |lane: &Lane| {
+            lane.bytes <= low
+                && lane.counting != Counting::Asked
+                && matches!(lane.state, LaneState::Resume(_))
+        };
         let shard = self.lanes.iter().position(wanting)?;
         let state = std::mem::replace(&mut self.lanes[shard].state, LaneState::Asked);
         let LaneState::Resume(after) = state else {
@@ -209,12 +233,22 @@ impl ListRead {
     /// Takes the answer of `shard`.
     pub fn on_reply(&mut self, shard: u16, reply: ShardReply) {
         let lane = &mut self.lanes[usize::from(shard)];
+        if lane.counting == Counting::Asked {
+            match reply {
+                ShardReply::Count(counted) => self.count += lane.counting.take(counted),
+                ShardReply::Refused => self.refused = true,
+                reply => unreachable!("a count never gets {reply:?}"),
+            }
+            return;
+        }
         assert_eq!(lane.state, LaneState::Asked, "shard {shard} was not asked");
         lane.state = LaneState::Through;
         match reply {
             ShardReply::Chunk(chunk) => {
                 self.scanned += chunk.scanned;
-                self.count += chunk.count.unwrap_or(0);
+                if let Some(counted) = chunk.count.clone() {
+                    self.count += lane.counting.take(counted);
+                }
                 lane.take(chunk, self.range.keys_only);
                 self.merge();
             }
@@ -257,8 +291,14 @@ impl ListRead {
 
     /// Whether nothing more will be merged. Answers under way are not needed then.
     pub fn is_done(&self) -> bool {
+        let counts = |lane: &Lane| lane.counting != Counting::Through;
+        self.refused || self.has_enough() && !self.lanes.iter().any(counts)
+    }
+
+    /// Whether all keys are there that are wanted.
+    fn has_enough(&self) -> bool {
         let is_through = |lane: &Lane| lane.buffer.is_empty() && lane.state == LaneState::Through;
-        self.refused || self.passed >= self.wanted || self.lanes.iter().all(is_through)
+        self.passed >= self.wanted || self.lanes.iter().all(is_through)
     }
 
     /// What the outline tells; only when [`is_done`](Self::is_done).

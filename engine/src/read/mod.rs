@@ -5,6 +5,7 @@
 //! fixes the revision (`resolve_revision`) and carries the messages; nothing here waits or knows
 //! which revision is current. One key costs one request to one shard.
 
+mod counting;
 mod events;
 mod hash;
 mod list;

@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::counting::Counting;
 use super::{drop_values, reply_of_one, wants_value};
 use crate::auth::Authorized;
 use crate::command::*;
 use crate::key::End;
 use crate::shard::{
-    Get, RevisionBounds, ScanReply, ScanRequest, ShardReply, ShardRequest, shard_of,
+    CountRequest, Get, RevisionBounds, ScanReply, ScanRequest, ShardReply, ShardRequest, shard_of,
 };
 
 /// Bytes of keys and values that one shard answers at once.
@@ -45,6 +46,7 @@ struct Lane {
     shard: u16,
     buffer: VecDeque<KeyValue>,
     state: LaneState,
+    counting: Counting,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -63,6 +65,7 @@ impl RangeRead {
 
     pub(crate) fn over(range: Range, at: i64, shards: u16) -> Self {
         let single = range.range.end == End::Single;
+        let count_only = range.count_only && !single;
         let concerned = if single {
             let shard = shard_of(&range.range.start, shards);
             shard..shard + 1
@@ -74,7 +77,14 @@ impl RangeRead {
         let lanes = concerned.map(|shard| Lane {
             shard,
             buffer: VecDeque::new(),
-            state: LaneState::Resume(None),
+            state: match count_only {
+                true => LaneState::Through,
+                false => LaneState::Resume(None),
+            },
+            counting: match count_only {
+                true => Counting::From(None),
+                false => Counting::Through,
+            },
         });
         RangeRead {
             wanted: wanted(&range),
@@ -99,14 +109,32 @@ impl RangeRead {
 
     /// The next request to send, if any can be sent now.
     pub fn poll(&mut self) -> Option<(u16, ShardRequest)> {
+        if self.refused {
+            return None;
+        }
+        for lane in &mut self.lanes {
+            if lane.state != LaneState::Asked
+                && let Some(from) = lane.counting.ask()
+            {
+                let count = CountRequest {
+                    range: self.range.range.clone(),
+                    at: self.at,
+                    from,
+                    pin: None,
+                };
+                return Some((lane.shard, ShardRequest::Count(count)));
+            }
+        }
         if self.has_enough() {
             return None;
         }
         let lanes = self.lanes.len();
-        let lane = self
-            .lanes
-            .iter_mut()
-            .find(|lane| lane.buffer.is_empty() && matches!(lane.state, LaneState::Resume(_)))?;
+        let free = |lane: &&mut Lane| {
+            lane.buffer.is_empty()
+                && lane.counting != Counting::Asked
+                && matches!(lane.state, LaneState::Resume(_))
+        };
+        let lane = self.lanes.iter_mut().find(free)?;
         let LaneState::Resume(after) = std::mem::replace(&mut lane.state, LaneState::Asked) else {
             unreachable!("the lane was found resumable");
         };
@@ -118,11 +146,6 @@ impl RangeRead {
                 values: wants_value(&self.range),
                 pin: None,
             })
-        } else if self.range.count_only {
-            ShardRequest::Count {
-                range: self.range.range.clone(),
-                at: self.at,
-            }
         } else {
             ShardRequest::Scan(self.scan(after, lanes))
         };
@@ -156,6 +179,17 @@ impl RangeRead {
     pub fn on_reply(&mut self, shard: u16, reply: ShardReply) {
         let lane = self.lanes.iter_mut().find(|lane| lane.shard == shard);
         let lane = lane.expect("only shards that were asked answer");
+        if lane.counting == Counting::Asked {
+            match reply {
+                ShardReply::Count(counted) => self.count += lane.counting.take(counted),
+                ShardReply::Refused => {
+                    lane.counting = Counting::Through;
+                    self.refused = true;
+                }
+                reply => unreachable!("a count never gets {reply:?}"),
+            }
+            return;
+        }
         assert_eq!(lane.state, LaneState::Asked, "shard {shard} answered twice");
         lane.state = LaneState::Through;
         match reply {
@@ -163,10 +197,11 @@ impl RangeRead {
                 self.count = i64::from(found.is_some());
                 self.merged.extend(found);
             }
-            ShardReply::Count(count) => self.count += count,
             ShardReply::Chunk(chunk) => {
                 self.scanned += chunk.scanned;
-                self.count += chunk.count.unwrap_or(0);
+                if let Some(counted) = chunk.count.clone() {
+                    self.count += lane.counting.take(counted);
+                }
                 let len = |kv: &KeyValue| kv.key.len() + kv.value.len();
                 self.bytes += chunk.kvs.iter().map(len).sum::<usize>();
                 lane.take(chunk);
@@ -212,9 +247,14 @@ impl RangeRead {
 
     /// Whether nothing is under way and nothing is left to ask.
     pub fn is_done(&self) -> bool {
-        let asked = |lane: &Lane| lane.state == LaneState::Asked;
+        let asked =
+            |lane: &Lane| lane.state == LaneState::Asked || lane.counting == Counting::Asked;
         let left = |lane: &Lane| lane.buffer.is_empty() && lane.state != LaneState::Through;
-        !self.lanes.iter().any(asked) && (self.has_enough() || !self.lanes.iter().any(left))
+        let counting = |lane: &Lane| lane.counting != Counting::Through;
+        let counted = self.refused || !self.lanes.iter().any(counting);
+        counted
+            && !self.lanes.iter().any(asked)
+            && (self.has_enough() || !self.lanes.iter().any(left))
     }
 
     /// The answer; only when [`is_done`](Self::is_done).

@@ -319,6 +319,9 @@ impl Shard {
 
     /// A range of one key inside a transaction whose newest state is `newest`.
     fn range(&mut self, range: &Range, newest: i64) -> Step<Reply> {
+        if self.unanswered {
+            return Step::Ready(Reply::Range(read::reply_of_one(range, None)));
+        }
         let at = if range.revision > 0 {
             range.revision
         } else {
@@ -336,8 +339,9 @@ impl Shard {
             || (put.ignore_value && self.defect == Defect::IgnoreValueKeepsLease)
             || (put.lease == LeaseId::NONE && self.defect == Defect::LeaseKept);
         let mut previous = None;
-        if put.prev_kv || put.ignore_value || keep_lease {
-            let values = put.prev_kv || put.ignore_value;
+        let prev_kv = put.prev_kv && !self.unanswered;
+        if prev_kv || put.ignore_value || keep_lease {
+            let values = prev_kv || put.ignore_value;
             previous = ready!(read_key(&mut self.store, &put.key, revision.main, values));
         }
         let before = previous.as_ref();
@@ -353,7 +357,7 @@ impl Shard {
         let version = ready!(self.store.put(revision, &put.key, value, lease));
         tally.put(&version);
         Step::Ready(Reply::Put {
-            prev_kv: previous.filter(|_| put.prev_kv),
+            prev_kv: previous.filter(|_| prev_kv),
         })
     }
 
@@ -365,7 +369,7 @@ impl Shard {
         tally: &mut Tally,
     ) -> Step<Reply> {
         let mut prev_kvs = Vec::new();
-        if prev_kv {
+        if prev_kv && !self.unanswered {
             prev_kvs.extend(ready!(read_key(&mut self.store, key, revision.main, true)));
         }
         let deleted = ready!(self.store.delete(revision, key));

@@ -11,6 +11,7 @@
 //! - Between the first and the last attempt of a changing request only reads are served.
 //! - `paths` holds the branches of the wave's writing transactions from evaluation to application.
 
+mod ahead;
 mod batch;
 mod interrupted;
 mod pins;
@@ -35,8 +36,8 @@ use pins::Pins;
 
 pub use pins::{PINS_MAX, PinId};
 pub use request::{
-    Applied, Batch, Damage, EventsRequest, Finding, Get, Question, ScanReply, ScanRequest,
-    ShardReply, ShardRequest, Verdict, Write,
+    Applied, Batch, CountRequest, Damage, EventsRequest, Finding, Get, Question, ScanReply,
+    ScanRequest, ShardReply, ShardRequest, Verdict, Write,
 };
 pub(crate) use request::{Change, Item, QuestionKind, RevisionBounds, Tally, Work};
 
@@ -60,6 +61,8 @@ pub struct Shard {
     pins: Pins,
     paths: VecDeque<Path>,
     progress: Option<batch::Progress>,
+    /// Nobody waits for the answers of the request under way.
+    unanswered: bool,
     /// Operation of the request under way that the store holds records for.
     held_for: Option<(usize, usize)>,
     /// Guards over ranges at a revision: the last key that was looked at.
@@ -90,6 +93,7 @@ impl Shard {
             pins: Pins::default(),
             paths: VecDeque::new(),
             progress: None,
+            unanswered: false,
             held_for: None,
             compares: Interrupted::default(),
             findings: Interrupted::default(),
@@ -112,6 +116,9 @@ impl Shard {
 
     /// Executes `request`. After a `Need` the same request comes again.
     pub fn handle(&mut self, request: &ShardRequest) -> Step<ShardReply> {
+        if request.is_of_wave() {
+            self.unanswered = request.is_unanswered();
+        }
         let step = self.attempt(request);
         if request.is_of_wave() {
             // One operation may want more values at once than the cache holds.
@@ -122,6 +129,7 @@ impl Shard {
             }
             if let Step::Need(need) = &step {
                 self.store.hold(need);
+                self.look_ahead(request);
             }
         }
         step
@@ -157,10 +165,14 @@ impl Shard {
             }
             ShardRequest::Get(get) => self.get(get),
             ShardRequest::Scan(scan) => self.scan(scan),
-            ShardRequest::Count { range, at } if *at >= self.compacted => {
-                self.store.count(range, *at).map(ShardReply::Count)
+            ShardRequest::Count(count) if self.is_readable(count.at, count.pin) => {
+                let CountRequest {
+                    range, at, from, ..
+                } = count;
+                let counted = self.store.count(range, *at, from.as_ref());
+                counted.map(ShardReply::Count)
             }
-            ShardRequest::Count { .. } => Step::Ready(ShardReply::Refused),
+            ShardRequest::Count(_) => Step::Ready(ShardReply::Refused),
             ShardRequest::Events(events) if events.from >= self.compacted => {
                 self.store.events(&events.query()).map(ShardReply::Events)
             }

@@ -11,7 +11,7 @@ use crate::image::Attachment;
 use crate::key::KeyRange;
 use crate::revision::Revision;
 use crate::shard::PinId;
-use crate::store::{EventChunk, EventQuery, RangeSet, Sizes, Version};
+use crate::store::{CountCursor, Counted, EventChunk, EventQuery, RangeSet, Sizes, Version};
 
 /// One message to a shard. Requests that change it must reach it one at a time, in the order in
 /// which the coordinator gave them out; reads may come at any time.
@@ -54,13 +54,8 @@ pub enum ShardRequest {
     Get(Get),
     /// A chunk of keys.
     Scan(ScanRequest),
-    /// How many keys?
-    Count {
-        /// Of these.
-        range: KeyRange,
-        /// Main revision.
-        at: i64,
-    },
+    /// How many keys? A slice of the answer.
+    Count(CountRequest),
     /// A chunk of history.
     Events(EventsRequest),
     /// A slice of the hash of what is readable.
@@ -81,6 +76,16 @@ impl ShardRequest {
     /// Whether there is something worth loading while its answer is on its way.
     pub fn reads_ahead(&self) -> bool {
         matches!(self, ShardRequest::Scan(scan) if scan.pin.is_some() && scan.values)
+    }
+
+    /// Whether nobody waits for the answers.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        match self {
+            ShardRequest::Evaluate(batch)
+            | ShardRequest::Apply { batch, .. }
+            | ShardRequest::Execute(batch) => batch.unanswered,
+            _ => false,
+        }
     }
 
     /// Whether it executes or evaluates operations of a wave; then only one comes at a time.
@@ -129,7 +134,7 @@ pub enum ShardReply {
     /// To `Scan`.
     Chunk(ScanReply),
     /// To `Count`.
-    Count(i64),
+    Count(Counted),
     /// To `Events`.
     Events(EventChunk),
     /// To `Hash`.
@@ -169,6 +174,8 @@ pub struct Batch {
     pub(crate) base: i64,
     /// Compact revision, −1 for none.
     pub(crate) compacted: i64,
+    /// Nobody waits for the answers: what only they need is not read.
+    pub(crate) unanswered: bool,
     pub(crate) items: Vec<Item>,
 }
 
@@ -306,6 +313,17 @@ pub struct Get {
     pub(crate) pin: Option<PinId>,
 }
 
+/// A count of the keys of a range.
+#[derive(Clone, Debug)]
+pub struct CountRequest {
+    pub(crate) range: KeyRange,
+    pub(crate) at: i64,
+    /// Where the answer before it ended.
+    pub(crate) from: Option<CountCursor>,
+    /// The pin that holds `at`.
+    pub(crate) pin: Option<PinId>,
+}
+
 /// A read of the next keys of a range.
 #[derive(Clone, Debug)]
 pub struct ScanRequest {
@@ -335,7 +353,7 @@ pub struct ScanReply {
     pub(crate) scanned: i64,
     /// The last key passed, if the range goes on behind it.
     pub(crate) resume: Option<Bytes>,
-    pub(crate) count: Option<i64>,
+    pub(crate) count: Option<Counted>,
 }
 
 /// Inclusive bounds on a key-value's revisions; 0 is off.

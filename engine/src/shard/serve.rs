@@ -30,7 +30,7 @@ impl Shard {
             return Step::Ready(ShardReply::Refused);
         }
         let count = if request.count {
-            Some(ready!(self.store.count(&request.range, request.at)))
+            Some(ready!(self.store.count(&request.range, request.at, None)))
         } else {
             None
         };

@@ -12,7 +12,6 @@ use bytes::Bytes;
 use super::history::Found;
 use super::{EventQuery, RangeSet};
 use crate::command::LeaseId;
-use crate::key::KeyRange;
 use crate::revision::Revision;
 
 /// Most reads that are kept. More at once make each other begin anew.
@@ -29,10 +28,6 @@ pub(super) enum Question {
         prev_kv: bool,
         bytes_max: usize,
     },
-    /// Keys created minus keys deleted after a revision.
-    Change { range: KeyRange, at: i64 },
-    /// Live keys at a revision, key by key.
-    Count { range: KeyRange, at: i64 },
     /// The keys of a lease while the newest event was this one.
     Lease { lease: LeaseId, newest: Revision },
 }
@@ -53,10 +48,6 @@ impl Question {
 #[derive(Debug)]
 pub(super) enum Progress {
     Events(Found),
-    /// The change by the events below this revision.
-    Change(i64, Revision),
-    /// The keys below this one.
-    Count(i64, Vec<u8>),
     /// The keys below this member of the lease tree.
     Lease(Vec<Bytes>, Vec<u8>),
 }

@@ -11,6 +11,7 @@
 //! ```
 
 mod check;
+mod count;
 mod history;
 mod interrupted;
 mod maintain;
@@ -24,8 +25,8 @@ use bytes::Bytes;
 use diskio::{FileName, IoFailure, IoId, IoOutput, IoRequest};
 
 pub use types::{
-    Event, EventChunk, EventQuery, LoadError, MissingHook, RangeSet, Scan, ScanChunk, Sizes,
-    StoreConfig, Version,
+    CountCursor, Counted, Event, EventChunk, EventQuery, LoadError, MissingHook, RangeSet, Scan,
+    ScanChunk, Sizes, StoreConfig, Version,
 };
 
 use crate::compaction::{Collector, Pass, Scrubber};

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::history::behind;
 use super::interrupted::{Progress, Question};
 use super::{Scan, ScanChunk, Store, Version};
 use crate::command::{KeyValue, LeaseId};
@@ -12,17 +11,16 @@ use crate::events::{Loc, Reader};
 use crate::key::{End, KeyRange};
 use crate::mvcc::versions::{self, Entry, Found};
 use crate::page::{Page, SlotId, Swip};
-use crate::revision::Revision;
 use crate::step::{Need, Step, ready};
 use crate::tree::Place;
 
-/// An older count walks the events since, unless the range has fewer keys than this part of them.
-const EVENTS_PER_KEY_SCANNED: u64 = 2;
+/// Of the replacements that a page survives after it was entered, one in so many may be for a leaf ahead.
+const KEPT_PER_LEAF_AHEAD: usize = 8;
 
 /// Start and exclusive end of a scan.
-struct Bounds {
-    start: Vec<u8>,
-    end: Option<Vec<u8>>,
+pub(super) struct Bounds {
+    pub(super) start: Vec<u8>,
+    pub(super) end: Option<Vec<u8>>,
 }
 
 fn reader_of(query: &Scan<'_>) -> Reader {
@@ -41,7 +39,7 @@ fn successor(key: &[u8]) -> Vec<u8> {
 
 impl Bounds {
     /// The keys of `range` behind `after`.
-    fn new(range: &KeyRange, after: Option<&[u8]>) -> Self {
+    pub(super) fn new(range: &KeyRange, after: Option<&[u8]>) -> Self {
         let start = match after {
             Some(after) if after >= range.start.as_ref() => successor(after),
             _ => range.start.to_vec(),
@@ -54,12 +52,12 @@ impl Bounds {
         Bounds { start, end }
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.end.as_ref().is_some_and(|end| *end <= self.start)
     }
 
     /// Cells of a leaf that lie before the end.
-    fn end_in(&self, page: &Page) -> usize {
+    pub(super) fn end_in(&self, page: &Page) -> usize {
         match &self.end {
             Some(end) if page.covers(end) => page.search(end).unwrap_or_else(|cell| cell),
             Some(end) if end.as_slice() < page.low() => 0,
@@ -68,7 +66,7 @@ impl Bounds {
     }
 
     /// Where the scan goes on behind a leaf; `None` if it is over.
-    fn next_leaf(&self, page: &Page) -> Option<Vec<u8>> {
+    pub(super) fn next_leaf(&self, page: &Page) -> Option<Vec<u8>> {
         let high = page.high()?;
         let over = self.end.as_ref().is_some_and(|end| end.as_slice() <= high);
         (!over).then(|| high.to_vec())
@@ -152,9 +150,32 @@ impl Store {
         self.log.take_hints()
     }
 
+    /// Forgets the hints of former calls.
+    pub(crate) fn begin_hints(&mut self) {
+        self.log.begin_hints(Reader::Point);
+    }
+
+    /// How many leaves may be loaded ahead: so few that what an operation entered stays while they come.
+    pub(crate) fn leaves_ahead(&self) -> usize {
+        self.pages.kept() as usize / KEPT_PER_LEAF_AHEAD
+    }
+
+    /// Hints at the leaf of `key` if it is not in memory; `false` if no further hint is taken.
+    pub(crate) fn hint_leaf(&mut self, key: &[u8]) -> bool {
+        match self.tree.missing_on_the_way(&self.pages, key) {
+            Some(reference) => self.log.hint(Need::Page(reference)),
+            None => true,
+        }
+    }
+
     /// The version of a leaf cell at a revision.
     #[inline]
-    fn version_at(&mut self, leaf: SlotId, cell: usize, at: i64) -> Step<Option<Version>> {
+    pub(super) fn version_at(
+        &mut self,
+        leaf: SlotId,
+        cell: usize,
+        at: i64,
+    ) -> Step<Option<Version>> {
         let list = versions::list(self.pages[leaf].payload(cell));
         if list.newest.version.modified.main < at {
             return Step::Ready(list.newest.live());
@@ -298,134 +319,6 @@ impl Store {
         }
     }
 
-    /// Number of live keys of `range` at `at`.
-    ///
-    /// At the newest revision two descents; at an older one corrected by the events since, or a scan
-    /// of the range where that is shorter.
-    pub fn count(&mut self, range: &KeyRange, at: i64) -> Step<i64> {
-        let bounds = Bounds::new(range, None);
-        if bounds.is_empty() {
-            return Step::Ready(0);
-        }
-        if range.end == End::Single {
-            return self
-                .get(&range.start, at)
-                .map(|version| i64::from(version.is_some()));
-        }
-        let newest = ready!(self.count_newest(&bounds));
-        if at >= self.log.last().main {
-            return Step::Ready(newest as i64);
-        }
-        let events = self.log.estimate_after(at);
-        if events
-            > newest
-                .saturating_mul(EVENTS_PER_KEY_SCANNED)
-                .saturating_add(64)
-        {
-            return self.count_by_scan(range, &bounds, at);
-        }
-        let change = ready!(self.live_change_after(range, at));
-        Step::Ready(newest as i64 - change)
-    }
-
-    fn count_newest(&mut self, bounds: &Bounds) -> Step<u64> {
-        let before_end = match &bounds.end {
-            Some(end) => ready!(self.tree.count_before(&mut self.pages, end)),
-            None => self.live_keys,
-        };
-        let before_start = match bounds.start.is_empty() {
-            true => 0,
-            false => ready!(self.tree.count_before(&mut self.pages, &bounds.start)),
-        };
-        assert!(
-            before_end >= before_start,
-            "{before_end} keys before the end, {before_start}"
-        );
-        Step::Ready(before_end - before_start)
-    }
-
-    /// Counts the live keys one by one, going on where an earlier attempt was interrupted.
-    fn count_by_scan(&mut self, range: &KeyRange, bounds: &Bounds, at: i64) -> Step<i64> {
-        let question = Question::Count {
-            range: range.clone(),
-            at,
-        };
-        let (mut count, mut from) = match self.interrupted.take(&question) {
-            Some(Progress::Count(count, from)) => (count, from),
-            _ => (0, bounds.start.clone()),
-        };
-        let step = self.count_leaves(bounds, at, &mut count, &mut from);
-        if let Step::Need(_) = step {
-            self.interrupted
-                .keep(question, Progress::Count(count, from));
-        }
-        step.map(|()| count)
-    }
-
-    /// Adds the live keys leaf by leaf; `from` is where the next leaf begins.
-    fn count_leaves(
-        &mut self,
-        bounds: &Bounds,
-        at: i64,
-        count: &mut i64,
-        from: &mut Vec<u8>,
-    ) -> Step<()> {
-        loop {
-            let position = ready!(self.tree.find(&mut self.pages, from));
-            let leaf = position.leaf;
-            let first = position.cell.unwrap_or_else(|cell| cell);
-            let mut live = 0;
-            for cell in first..bounds.end_in(&self.pages[leaf]) {
-                live += i64::from(ready!(self.version_at(leaf, cell, at)).is_some());
-            }
-            *count += live;
-            match bounds.next_leaf(&self.pages[leaf]) {
-                Some(next) => *from = next,
-                None => return Step::Ready(()),
-            }
-        }
-    }
-
-    /// Keys of `range` created minus keys deleted after `at`, going on where an earlier attempt was
-    /// interrupted.
-    fn live_change_after(&mut self, range: &KeyRange, at: i64) -> Step<i64> {
-        let question = Question::Change {
-            range: range.clone(),
-            at,
-        };
-        let start = Revision {
-            main: at.saturating_add(1),
-            sub: 0,
-        };
-        let (mut change, mut from) = match self.interrupted.take(&question) {
-            Some(Progress::Change(change, from)) => (change, from),
-            _ => (0, start),
-        };
-        let step = self.add_changes(range, &mut change, &mut from);
-        if let Step::Need(_) = step {
-            self.interrupted
-                .keep(question, Progress::Change(change, from));
-        }
-        step.map(|()| change)
-    }
-
-    /// Adds the changes by the events from `from` on, which is moved behind those that were added.
-    fn add_changes(&mut self, range: &KeyRange, change: &mut i64, from: &mut Revision) -> Step<()> {
-        let mut cursor = ready!(self.log.seek(*from));
-        while let Some((loc, record)) = ready!(self.log.read(cursor, i64::MAX)) {
-            if range.contains(record.key) {
-                *change += match (record.tombstone, record.version) {
-                    (true, _) => -1,
-                    (false, 1) => 1,
-                    (false, _) => 0,
-                };
-            }
-            *from = behind(record.revision);
-            cursor = self.log.behind(cursor, loc);
-        }
-        Step::Ready(())
-    }
-
     /// Keys attached to `lease`, in key order.
     pub fn keys_of_lease(&mut self, lease: LeaseId) -> Step<Vec<Bytes>> {
         // After a change the answer begins anew: it is that of one moment.
@@ -505,7 +398,8 @@ fn find_in_runs(page: &Page, at: i64) -> Option<Entry> {
 mod tests {
     use super::*;
     use crate::events::tests::Files;
-    use crate::store::{EventQuery, LoadError, StoreConfig};
+    use crate::revision::Revision;
+    use crate::store::{Counted, EventQuery, LoadError, StoreConfig};
 
     const KEYS: i64 = 600;
 
@@ -665,6 +559,19 @@ mod tests {
         assert_eq!(right, Ok(Bytes::from(value(version.modified.main))));
     }
 
+    fn count(store: &mut Store, files: &Files, range: &KeyRange, at: i64) -> i64 {
+        let (mut cursor, mut rounds) = (None, 0);
+        loop {
+            let counted = settle(store, files, &mut rounds, |store| {
+                store.count(range, at, cursor.as_ref())
+            });
+            match counted.expect("undamaged") {
+                Counted::Whole(count) => return count,
+                Counted::Part(next) => cursor = Some(next),
+            }
+        }
+    }
+
     #[test]
     fn reads_longer_than_the_memory_end() {
         let (mut store, files) = cold(0);
@@ -675,10 +582,8 @@ mod tests {
         let mut rounds = 0;
         // By the events since.
         for (at, live) in [(1 + KEYS, KEYS), (41, 40)] {
-            let count = settle(&mut store, &files, &mut rounds, |store| {
-                store.count(&all, at)
-            });
-            assert_eq!(count, Ok(live), "at {at}");
+            let count = count(&mut store, &files, &all, at);
+            assert_eq!(count, live, "at {at}");
         }
         // One revision over many pieces, with the values before it: none of it fits beside the other.
         let main = 2 * KEYS + 2;
@@ -708,10 +613,8 @@ mod tests {
         }
         // Key by key.
         for (at, live) in [(main - 1, KEYS), (main, 0), (1 + KEYS, KEYS), (41, 40)] {
-            let count = settle(&mut store, &files, &mut rounds, |store| {
-                store.count(&all, at)
-            });
-            assert_eq!(count, Ok(live), "at {at}");
+            let count = count(&mut store, &files, &all, at);
+            assert_eq!(count, live, "at {at}");
         }
         assert!(store.interrupted.is_empty(), "every read came to its end");
     }

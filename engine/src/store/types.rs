@@ -270,3 +270,19 @@ impl FromIterator<KeyRange> for RangeSet {
         RangeSet::new(ranges)
     }
 }
+
+/// How far a count of keys came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// All of them: so many.
+    Whole(i64),
+    /// Ask again from there.
+    Part(CountCursor),
+}
+
+/// Where a count goes on, and what it came to so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CountCursor {
+    pub(super) counted: i64,
+    pub(super) next: super::count::Next,
+}

@@ -120,6 +120,11 @@ impl Node {
         &self.coordinator
     }
 
+    /// Nobody waits for the answers to the entries up to `index`.
+    pub fn skip_answers(&mut self, index: u64) {
+        self.coordinator.skip_answers(index);
+    }
+
     /// Times that a page or a value was missing.
     pub fn needs(&self) -> u64 {
         self.needs
@@ -467,9 +472,12 @@ impl Node {
                         true => 0,
                         false => listed.value_bytes as usize,
                     };
-                    assert_eq!(kv.value.len(), len, "the outline of {:?}", kv.key);
+                    // A broken rule shows as a difference from the oracle.
+                    let right = kv.value.len() == len || self.defect != Defect::None;
+                    assert!(right, "{len} bytes by the outline of {:?}", kv.key);
                 }
-                assert_eq!(list.outline.len(), reply.kvs.len());
+                let right = list.outline.len() == reply.kvs.len() || self.defect != Defect::None;
+                assert!(right, "{} keys by the outline", list.outline.len());
                 self.unpin(list.pin);
                 return Ok(Some(reply));
             }

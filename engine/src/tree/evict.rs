@@ -50,7 +50,7 @@ impl Pages {
     }
 
     /// So many replacements after it was entered a page may leave.
-    fn kept(&self) -> u32 {
+    pub(crate) fn kept(&self) -> u32 {
         (self.resident_max / 4).max(KEPT_PAGES_MIN as usize) as u32
     }
 

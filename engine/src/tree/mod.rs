@@ -124,6 +124,24 @@ impl Tree {
         })
     }
 
+    /// The first page on the way to `key` that is not in memory. Enters none.
+    pub(crate) fn missing_on_the_way(
+        &self,
+        pages: &Pages,
+        key: &[u8],
+    ) -> Option<crate::page::PageRef> {
+        let mut swip = self.root;
+        loop {
+            match swip {
+                Swip::Disk(reference) => return Some(reference),
+                Swip::Resident(slot) if pages[slot].level() > 0 => {
+                    swip = pages[slot].child(pages[slot].child_of(key));
+                }
+                Swip::Resident(_) | Swip::Absent => return None,
+            }
+        }
+    }
+
     /// Finds `key`, whose path is resident.
     fn find_resident(&self, pages: &Pages, key: &[u8]) -> Position {
         let resident = |swip| match swip {

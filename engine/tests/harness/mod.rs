@@ -1,5 +1,7 @@
 //! One run of the model: a seed decides everything.
 
+mod follow;
+
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -36,6 +38,14 @@ pub(crate) struct Counts {
     pub(crate) lists_compacted: u64,
     /// Pages and pieces that were read back.
     pub(crate) scrubbed: u64,
+    /// Events read by those who follow the history.
+    pub(crate) followed: u64,
+    /// Those of them that a compaction overtook.
+    pub(crate) overtaken: u64,
+    /// Entries replayed without answers.
+    pub(crate) unanswered: u64,
+    /// Runs by the number of shards: 1, 2, 4, 8, 16.
+    pub(crate) shards: [u64; 5],
 }
 
 impl Counts {
@@ -53,6 +63,12 @@ impl Counts {
         self.lists += other.lists;
         self.lists_compacted += other.lists_compacted;
         self.scrubbed += other.scrubbed;
+        self.followed += other.followed;
+        self.overtaken += other.overtaken;
+        self.unanswered += other.unanswered;
+        for (count, other) in self.shards.iter_mut().zip(other.shards) {
+            *count += other;
+        }
     }
 }
 
@@ -69,6 +85,7 @@ struct Run {
     request_id: u64,
     /// Ranges that are read in pieces while entries are executed, with the answers due.
     lists: Vec<(Range, List, RangeReply, i64)>,
+    followers: Vec<follow::Follower>,
 }
 
 /// Most of them at a time.
@@ -143,6 +160,7 @@ pub(crate) fn run(seed: u64, defect: Defect) -> Result<Counts, String> {
         counts: Counts::default(),
         request_id: 0,
         lists: Vec::new(),
+        followers: Vec::new(),
         random,
     };
     let entries = 40 + run.random.below(120);
@@ -155,6 +173,7 @@ pub(crate) fn run(seed: u64, defect: Defect) -> Result<Counts, String> {
             run.read()?;
         }
         run.lists()?;
+        run.follow()?;
         if run.random.one_in(90) {
             run.restart(defect)?;
         }
@@ -176,6 +195,7 @@ pub(crate) fn run(seed: u64, defect: Defect) -> Result<Counts, String> {
     run.scrub()?;
     run.leave();
     run.counts.runs = 1;
+    run.counts.shards[run.node.coordinator().shards().trailing_zeros() as usize] = 1;
     Ok(run.counts)
 }
 
@@ -221,6 +241,8 @@ impl Run {
         let shadowed = self.shadow.apply(entry.clone());
         shadowed.map_err(|error| error.to_string())?;
         let hash = self.node.coordinator().apply_hash();
+        let shadow = self.shadow.coordinator().apply_hash();
+        equal("apply hash of another shape", &shadow, &hash)?;
         self.entries.push((entry, hash));
         Ok(())
     }
@@ -498,10 +520,16 @@ impl Run {
     /// Replays all entries into a node of another shape and goes on with that one.
     fn restart(&mut self, defect: Defect) -> Checked {
         let mut node = node(&mut self.random, defect);
+        let unanswered = self.random.below(self.entries.len() as u64 + 1);
+        node.skip_answers(unanswered);
         for (number, (entry, hash)) in self.entries.iter().enumerate() {
             let applied = node.apply(entry.clone());
             let applied = applied.map_err(|error| error.to_string())?;
-            self.counts.replayed += applied.outcomes.len() as u64;
+            self.counts.replayed += u64::from(applied.requests);
+            if (number as u64) < unanswered {
+                self.counts.unanswered += 1;
+                equal("answers to nobody", &applied.outcomes.len(), &0)?;
+            }
             let found = node.coordinator().apply_hash();
             equal("apply hash", &found, hash)
                 .map_err(|difference| format!("entry {number}: {difference}"))?;

@@ -312,7 +312,16 @@ impl Pair {
 
     fn count(&mut self) {
         let (range, at) = (self.range(), self.at());
-        let got = self.host.settle(|store| store.count(&range, at));
+        let mut cursor = None;
+        let got = loop {
+            let counted = self
+                .host
+                .settle(|store| store.count(&range, at, cursor.as_ref()));
+            match counted {
+                Counted::Whole(count) => break count,
+                Counted::Part(next) => cursor = Some(next),
+            }
+        };
         assert_eq!(
             got,
             self.model.count(&range, at),

@@ -5,9 +5,10 @@ use diskio::{FileName, IoOperation, IoRequest};
 
 use super::host::Host;
 use super::*;
-use crate::command::LeaseId;
+use crate::command::{LeaseId, Put};
+use crate::key::{End, KeyRange};
 use crate::revision::Revision;
-use crate::shard::{Get, Shard, ShardRequest};
+use crate::shard::{Batch, Get, Item, Shard, ShardRequest, Work};
 
 fn main(main: i64) -> Revision {
     Revision { main, sub: 0 }
@@ -79,6 +80,83 @@ fn a_large_manifest_takes_many_calls() {
     assert!(parts >= LEASE_BYTES / (128 << 10), "{parts} parts");
     // 1024 pieces in each.
     assert!(silent >= 2, "{silent} calls for the table alone");
+}
+
+/// Counts in slices; answers the count and how many calls that took.
+fn count(host: &mut Host, range: &KeyRange, at: i64) -> (i64, usize) {
+    let (mut cursor, mut calls) = (None, 0);
+    loop {
+        calls += 1;
+        match host.settle(|store| store.count(range, at, cursor.as_ref())) {
+            Counted::Whole(count) => return (count, calls),
+            Counted::Part(next) => cursor = Some(next),
+        }
+    }
+}
+
+/// A count at an old revision reads 16 leaves or 1024 events per call, however many are in memory.
+#[test]
+fn a_count_at_an_old_revision_takes_many_calls() {
+    const KEYS: i64 = 20_000;
+    let all = KeyRange {
+        start: Bytes::new(),
+        end: End::Unbounded,
+    };
+    let mut host = Host::new(StoreConfig::new(0, 1), 1);
+    for number in 0..KEYS {
+        put(&mut host, 2 + number, &format!("key-{number:06}"), b"v");
+    }
+    let leaves = host.store.pages.sums().pages as usize;
+    assert!(leaves > 2 * 16, "{leaves} leaves");
+    assert_eq!(count(&mut host, &all, 1 + KEYS), (KEYS, 1));
+    // By the events since: 5,000 of them.
+    let (found, calls) = count(&mut host, &all, 1 + KEYS - 5000);
+    assert_eq!(found, KEYS - 5000);
+    assert_eq!(calls, 5000usize.div_ceil(1024));
+    for number in 0..3 * KEYS {
+        let key = format!("key-{:06}", number % KEYS);
+        put(&mut host, 2 + KEYS + number, &key, b"w");
+    }
+    // Leaf by leaf: the events since are more than the keys.
+    let leaves = host.store.pages.sums().pages as usize;
+    let (found, calls) = count(&mut host, &all, 1 + KEYS);
+    assert_eq!(found, KEYS);
+    assert!(calls >= leaves / 2 / 16, "{calls} calls for {leaves} pages");
+}
+
+/// A count at the newest revision follows the counts in inner pages: of a range it loads two ways down.
+#[test]
+fn a_count_at_the_newest_revision_enters_no_leaf_in_between() {
+    const KEYS: i64 = 20_000;
+    let mut host = Host::new(StoreConfig::new(0, 1), 1);
+    for number in 0..KEYS {
+        put(&mut host, 2 + number, &format!("key-{number:06}"), b"v");
+    }
+    checkpoint(&mut host);
+    host.reopen();
+    let range = |start: &'static [u8], end: &'static [u8]| KeyRange {
+        start: Bytes::from_static(start),
+        end: match end {
+            b"" => End::Unbounded,
+            end => End::Before(Bytes::from_static(end)),
+        },
+    };
+    for (range, keys, pages) in [
+        (range(b"", b""), KEYS, 0),
+        (range(b"key-0", b"key-1"), 10_000 * KEYS / 20_000 * 2, 3),
+        (range(b"key-000", b"key-002"), 2_000, 3),
+        (range(b"key-0001", b"key-0199"), 19_800, 2),
+    ] {
+        let keys = keys.min(KEYS);
+        let mut needs = 0;
+        let found = host.settle(|store| {
+            let step = store.count(&range, i64::MAX, None);
+            needs += usize::from(matches!(step, Step::Need(_)));
+            step
+        });
+        assert_eq!(found, Counted::Whole(keys), "{range:?}");
+        assert!(needs <= pages, "{needs} pages for {range:?}");
+    }
 }
 
 /// What a checkpoint made clean leaves memory also where nothing else happens any more.
@@ -168,4 +246,55 @@ fn the_value_of_another_record_is_refused() {
     let loaded = shard.load(&need, Some(bytes.into()));
     let error = loaded.expect_err("the record of another key");
     assert!(shard.damage(&error).what.contains("revision"), "{error:?}");
+}
+
+/// A wave over leaves that are all on the disk has them loaded at once, not one after the other.
+#[test]
+fn a_wave_loads_its_leaves_together() {
+    const KEYS: i64 = 20_000;
+    const PUTS: i64 = 25;
+    let mut host = Host::new(StoreConfig::new(0, 1), 1);
+    for number in 0..KEYS {
+        put(&mut host, 2 + number, &format!("key-{number:06}"), b"v");
+    }
+    checkpoint(&mut host);
+    host.reopen();
+    let store = std::mem::replace(&mut host.store, Store::new(StoreConfig::new(0, 1)));
+    let mut shard = Shard::with_store(store);
+    let items = (0..PUTS).map(|number| Item {
+        position: number as u32,
+        work: Work::Put(Put {
+            key: format!("key-{:06}", number * (KEYS / PUTS)).into(),
+            value: Bytes::from_static(b"new"),
+            lease: LeaseId::NONE,
+            prev_kv: false,
+            ignore_value: false,
+            ignore_lease: false,
+        }),
+    });
+    let batch = Batch {
+        base: 1 + KEYS,
+        compacted: -1,
+        unanswered: false,
+        items: items.collect(),
+    };
+    let request = ShardRequest::Apply {
+        batch: std::sync::Arc::new(batch),
+        mains: (2 + KEYS..).take(PUTS as usize).collect(),
+    };
+    let (mut rounds, mut loads) = (0, 0);
+    while let Step::Need(need) = shard.handle(&request) {
+        rounds += 1;
+        let mut needs = shard.take_hints();
+        needs.retain(|hint| *hint != need);
+        needs.push(need);
+        for need in needs {
+            loads += 1;
+            let bytes = host.read(shard.read_of(&need));
+            shard.load(&need, Some(bytes)).expect("intact");
+        }
+    }
+    // The inner pages one after the other, then all leaves.
+    assert!(rounds <= 3, "{rounds} rounds");
+    assert!(loads > PUTS, "{loads} loads");
 }

@@ -209,10 +209,13 @@ impl Sequencer {
             .entries
             .last()
             .map_or(committed, |entry| entry.index.0);
+        let mut coordinator = parts.coordinator;
+        // Whoever asked for what stands in the log has gone with the former life.
+        coordinator.skip_answers(durable);
         Sequencer {
             raft: parts.raft,
             wal: parts.wal,
-            coordinator: parts.coordinator,
+            coordinator,
             shards: parts.shards,
             disk: parts.disk,
             member_id: parts.member_id,
@@ -576,7 +579,7 @@ impl Sequencer {
 
     fn publish(&mut self, mut published: Published, effects: &mut TurnEffects) {
         let applied = published.applied.index;
-        self.volume.requests += published.outcomes.len() as u64;
+        self.volume.requests += u64::from(published.requests);
         for outcome in published.outcomes.drain(..) {
             let Some(at) = self
                 .flights
