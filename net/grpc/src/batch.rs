@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 
-use crate::frame::PREFIX_BYTES;
-use crate::status::{Code, Status};
+use crate::frame::{PREFIX_BYTES, announced};
+use crate::status::Status;
 
 /// Messages that are sent together, in the order of [`MessageBatch::push`].
 #[derive(Debug, Default)]
@@ -33,12 +33,7 @@ impl MessageBatch {
     /// # Errors
     /// `ResourceExhausted` if the message is larger than 4 GiB.
     pub fn push(&mut self, len: usize, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), Status> {
-        let Ok(length) = u32::try_from(len) else {
-            return Err(Status::new(
-                Code::ResourceExhausted,
-                format!("grpc: message too large ({len} bytes)"),
-            ));
-        };
+        let length = announced(len as u64)?;
         self.bytes.reserve(PREFIX_BYTES + len);
         // Not compressed.
         self.bytes.push(0);

@@ -23,6 +23,19 @@ pub(crate) const PREFIX_BYTES: usize = 5;
 /// First allocation for a message that arrives in pieces; it grows with what really arrives.
 const ASSEMBLY_BYTES_FIRST: usize = 64 * 1024;
 
+/// The length of a message of `bytes` bytes as its prefix says it.
+///
+/// # Errors
+/// `ResourceExhausted` if it does not fit into four bytes.
+pub(crate) fn announced(bytes: u64) -> Result<u32, Status> {
+    u32::try_from(bytes).map_err(|_| {
+        Status::new(
+            Code::ResourceExhausted,
+            format!("grpc: message too large ({bytes} bytes)"),
+        )
+    })
+}
+
 /// A message on its way out, or a part of one: prefix and payload, neither copied before the write buffer.
 ///
 /// Invariant: `payload` is empty only if there is no `rest`.
@@ -47,13 +60,7 @@ impl Frame {
     /// # Errors
     /// `ResourceExhausted` if it does not fit into four bytes of length.
     pub(crate) fn message(message: Bytes) -> Result<Self, Status> {
-        let Ok(length) = u32::try_from(message.len()) else {
-            return Err(Status::new(
-                Code::ResourceExhausted,
-                format!("grpc: message too large ({} bytes)", message.len()),
-            ));
-        };
-        let [a, b, c, d] = length.to_be_bytes();
+        let [a, b, c, d] = announced(message.len() as u64)?.to_be_bytes();
         Ok(Frame {
             prefix: [0, a, b, c, d],
             prefix_taken: 0,
@@ -69,13 +76,7 @@ impl Frame {
     /// As for [`Frame::message`].
     pub(crate) fn chain(buffers: Vec<Bytes>) -> Result<Self, Status> {
         let bytes: usize = buffers.iter().map(Bytes::len).sum();
-        let Ok(length) = u32::try_from(bytes) else {
-            return Err(Status::new(
-                Code::ResourceExhausted,
-                format!("grpc: message too large ({bytes} bytes)"),
-            ));
-        };
-        Ok(Frame::part(Some(length), buffers))
+        Ok(Frame::part(Some(announced(bytes as u64)?), buffers))
     }
 
     /// A part of a message, which consists of `buffers`; before the first one goes the message's length.

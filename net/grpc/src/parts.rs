@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use crate::frame::Frame;
+use crate::frame::{Frame, announced};
 use crate::status::{Code, Status};
 use crate::stream::SendSide;
 
@@ -52,10 +52,9 @@ impl MessageParts {
 
     /// The future that sends it on `side`.
     pub(crate) fn start(self, side: Rc<SendSide>) -> Sending {
-        let Ok(announced) = u32::try_from(self.bytes) else {
-            let text = format!("grpc: message too large ({} bytes)", self.bytes);
-            let refused = Status::new(Code::ResourceExhausted, text);
-            return Box::pin(async { Err(refused) });
+        let announced = match announced(self.bytes) {
+            Ok(length) => length,
+            Err(refused) => return Box::pin(async { Err(refused) }),
         };
         let left = Rc::new(Cell::new(self.bytes));
         let sent = (self.send)(PartSink {
