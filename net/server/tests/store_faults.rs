@@ -8,8 +8,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use engine::auth::{AuthorizedOperation, Identity as Caller, Policy, authorize};
 use engine::command::*;
-use engine::key::KeyRange;
+use engine::key::{End, KeyRange};
 use member::{answer, small};
 use reactor::World;
 use reactor::sim::{
@@ -189,6 +190,53 @@ fn damaged_values_fail_their_readers_and_nobody_else() {
     });
     let damaged = damaged.borrow();
     assert!((1..20).contains(&damaged.len()), "{damaged:?}");
+}
+
+#[test]
+fn a_list_over_damaged_values_ends_with_the_damage() {
+    let mut machine = Machine::filled();
+    machine.damage_events();
+    machine.live(|world| async move {
+        let node = open(&world, &options()).await;
+        let range = Range::all(KeyRange {
+            start: key(0),
+            end: End::Unbounded,
+        });
+        let range = Operation::Range(range);
+        let range = authorize(range, &Caller::Member, &Policy::Disabled).expect("allowed");
+        let AuthorizedOperation::Range(range) = range.split() else {
+            unreachable!("a range stays a range")
+        };
+        let mut list = node.list(range).await.expect("begun");
+        let mut outlined = 0;
+        let end = list.outline(|_| outlined += 1).await;
+        let end = end.expect("keys and lengths stand elsewhere");
+        assert_eq!((outlined, end.keys), (KEYS, KEYS));
+        let mut body = list.values(end.keys);
+        let mut keys = 0;
+        let damage = loop {
+            match body.next().await {
+                Ok(Some(piece)) => {
+                    for listed in piece {
+                        assert_eq!(listed.kv.key, key(keys));
+                        assert_eq!(listed.kv.value, value(keys));
+                        keys += 1;
+                    }
+                }
+                Ok(None) => panic!("the damage was not met"),
+                Err(error) => break error,
+            }
+        };
+        let WriteError::Damaged(damage) = damage else {
+            panic!("{damage:?}");
+        };
+        assert!(damage.file.starts_with("shard-00/"), "{damage}");
+        assert!(keys < KEYS);
+        drop(body);
+        world.sleep(Duration::from_millis(10)).await;
+        assert_eq!(node.pins(), 0);
+        assert_eq!(node.failure(), None);
+    });
 }
 
 #[test]

@@ -268,8 +268,28 @@ impl ListBody {
             if self.read.is_done() {
                 return Ok((!piece.is_empty()).then_some(piece));
             }
-            let (shard, reply) = self.asked.next().await?;
+            let (shard, reply) = match self.asked.next().await {
+                Ok(answered) => answered,
+                Err(error) => {
+                    self.warn_of(&error);
+                    return Err(error);
+                }
+            };
             self.read.on_reply(shard, reply);
+        }
+    }
+
+    /// A client that has got a part of the message may not show what came behind it.
+    fn warn_of(&self, error: &WriteError) {
+        if let WriteError::Damaged(damage) = error {
+            self.list.node.0.logger.error(
+                "stored data is damaged; a list ended unfinished",
+                &[
+                    ("file", damage.file.as_str().into()),
+                    ("offset", damage.offset.into()),
+                    ("error", damage.what.as_str().into()),
+                ],
+            );
         }
     }
 }
