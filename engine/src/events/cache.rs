@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::segment::Place;
 
 /// What an entry takes beside its bytes.
-const ENTRY_BYTES: u64 = 128;
+pub(super) const ENTRY_BYTES: u64 = 128;
 /// An entry survives at most this many rounds of the hand without being used again.
 const USES_MAX: u8 = 3;
 

@@ -10,7 +10,7 @@ use super::segment::Place;
 use crate::step::Need;
 
 /// Records that pass by in memory.
-const RECORDS_BYTES_MAX: u64 = 512 << 10;
+const RECORDS_BYTES_MAX: u64 = 1 << 20;
 /// Pieces that pass by in memory.
 const WINDOWS_BYTES_MAX: u64 = 1 << 20;
 /// Loads under way that are known to be for a scan; of more, some are kept like any other.

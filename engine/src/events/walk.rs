@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::cache::ENTRY_BYTES;
 use super::record::padded;
 use super::segment::{Piece, Segment, SegmentKind};
 use super::{EventLog, Loc, RECORD_HEADER_BYTES, Reader, Record, SegmentId, need_of};
@@ -12,6 +13,9 @@ use crate::step::{Need, Step, ready};
 const HINTS_MAX: usize = 64;
 /// Hinted bytes take at most this part of a cache, so that the first are still there when the last came.
 const HINTED_PART: u64 = 2;
+
+/// With so many hints a scan waits for one in their middle.
+const WAITED_HINTS_MIN: usize = 4;
 
 /// From so many records on that are wanted of a piece it is read as a whole: random reads of 4 KiB take
 /// about a quarter of the time of one of 128 KiB each.
@@ -206,16 +210,41 @@ impl EventLog {
 
     /// Hints at the record at `loc` if it is not in memory; `false` if no further hint is taken.
     pub(crate) fn hint_value(&mut self, loc: Loc) -> bool {
-        if self.is_resident(loc) {
-            return true;
-        }
-        self.hinted_bytes += u64::from(loc.len);
+        let is_resident = self.is_resident(loc);
         let room = match self.hinting {
-            Reader::Point => self.records.bytes_max() / HINTED_PART,
-            // Many of them are read as pieces.
-            Reader::Passing => self.passing.windows.bytes_max() / HINTED_PART,
+            Reader::Point if is_resident => return true,
+            Reader::Point => {
+                self.hinted_bytes += u64::from(loc.len);
+                self.records.bytes_max() / HINTED_PART
+            }
+            // What is there already counts: it must not go for what is wanted later.
+            Reader::Passing => {
+                self.hinted_bytes += u64::from(loc.len) + ENTRY_BYTES;
+                self.passing.records.bytes_max() / HINTED_PART
+            }
         };
-        self.hinted_bytes <= room && self.hint(need_of(loc))
+        self.hinted_bytes <= room && (is_resident || self.hint(need_of(loc)))
+    }
+
+    /// For a scan that has nothing yet: what to wait for instead of `need`, which becomes a hint. When that
+    /// has come, what stands before it has probably come too, and the scan goes on with more than one.
+    ///
+    /// All of the hints fit into memory together; each that comes makes them fewer.
+    pub(crate) fn need_ahead(&mut self, need: Need) -> Need {
+        let middle = self.hints.get(self.hints.len() / 2);
+        match middle {
+            Some(ahead @ Need::Bytes { .. })
+                if self.hinting == Reader::Passing && self.hints.len() >= WAITED_HINTS_MIN =>
+            {
+                let ahead = *ahead;
+                if !self.hints.contains(&need) {
+                    self.hints.push(need);
+                }
+                self.passing.want(ahead);
+                ahead
+            }
+            _ => need,
+        }
     }
 
     /// Notes what else a reader will need; `false` if no further hint is taken.

@@ -240,6 +240,7 @@ impl Store {
                 Step::Ready(found.finish(true))
             }
             Step::Need(need) => {
+                let need = self.log.need_ahead(need);
                 self.log.remove_hint(need);
                 Step::Need(need)
             }
