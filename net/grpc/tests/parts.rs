@@ -2,7 +2,6 @@
 
 mod support;
 
-use bytes::Bytes;
 use grpc::Limits;
 use support::{World, call, client, client_of, framed, request, server};
 
@@ -72,6 +71,7 @@ fn a_reader_of_a_byte_per_second_makes_the_parts_wait() {
         // Room that comes byte by byte is filled by frames of one byte, which this client does not mind.
         builder
             .initial_window_size(64 << 10)
+            .initial_connection_window_size(1 << 20)
             .data_frame_budget(16 << 20);
         let (requests, _) = client_of(&world, io, &builder).await;
         let mut sender = requests.clone().ready().await.unwrap();
