@@ -393,7 +393,7 @@ proptest! {
         prop_assert_eq!(measured, pieces.concat().len());
 
         let end = RangeEnd { header, more, count };
-        let chunk = encode_range_chunk(&kvs, Some(end.clone()));
+        let chunk = encode_range_chunk(&kvs, Some(end));
         prop_assert_eq!(list_chunk(&list, Some(&end)).concat(), chunk);
         prop_assert_eq!(list_chunk(&list, None).concat(), encode_range_chunk(&kvs, None));
     }
