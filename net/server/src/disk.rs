@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use reactor::{AlignedBuffer, Class, File, OpenOptions, World, WriteError};
+use reactor::{AlignedBuffer, Class, DetachedFile, File, OpenOptions, World, WriteError};
 use wal::io::{Directory, FileName, IoFailure, IoId, IoOperation, IoOutput, IoRequest, Priority};
 
 use crate::local::Flag;
@@ -380,6 +380,42 @@ impl Disk {
             }
             Err(error) => Err(failure(error.into())),
         }
+    }
+
+    /// Whether nothing that `shard` asked for is under way, or waits to be taken.
+    pub fn is_idle(&self, shard: u16) -> bool {
+        let state = self.0.state.borrow();
+        let of_shard = |id: &IoId| id.machine().as_shard() == Some(shard);
+        !state.outstanding.iter().any(of_shard)
+            && !state.completions.iter().any(|(id, _)| of_shard(id))
+    }
+
+    /// Takes the files of `shard` from this core, with their locks. Nothing if one of them is in use.
+    pub fn detach(&self, shard: u16) -> Option<Vec<(FileName, DetachedFile)>> {
+        let mut state = self.0.state.borrow_mut();
+        let of_shard = |name: &&FileName| name.directory() == Directory::Shard(shard);
+        let names: Vec<FileName> = state.files.keys().filter(of_shard).copied().collect();
+        let mut detached = Vec::new();
+        for name in names {
+            match state.files.remove(&name).map(File::detach) {
+                Some(Ok(file)) => detached.push((name, file)),
+                Some(Err(file)) => {
+                    state.files.insert(name, file);
+                    drop(state);
+                    self.attach(detached);
+                    return None;
+                }
+                None => unreachable!("{name:?} is open"),
+            }
+        }
+        Some(detached)
+    }
+
+    /// Takes in files that another core has detached.
+    pub fn attach(&self, files: Vec<(FileName, DetachedFile)>) {
+        let attach = |(name, file)| (name, self.0.world.attach_file(file));
+        let files = files.into_iter().map(attach);
+        self.0.state.borrow_mut().files.extend(files);
     }
 
     async fn open(&self, name: &FileName, options: OpenOptions) -> Result<u64, IoFailure> {

@@ -1,12 +1,13 @@
 //! The server: joins the pure cores to the edge.
 //!
 //! Reading order: [`config`] (what is asked for), [`serve`] (the process), [`node`] (a running member),
-//! [`shards`] and [`disk`] (what executes the engine's and the log's requests), [`services`] (the
+//! [`cores`] (what its cores have in common), [`shards`] and [`disk`] (what executes the engine's and the log's requests), [`services`] (the
 //! client API). Nothing depends on this crate but the binary `ringd` and the simulator, which runs
 //! the same [`node::Node`] on simulated worlds.
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod cores;
 pub mod disk;
 pub mod exit;
 pub mod identity;

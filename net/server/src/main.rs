@@ -9,6 +9,9 @@ use ringd::exit::{self, Exit};
 use ringd::log::Logger;
 use ringd::{inspect, memory, salvage, serve};
 
+/// Most cores that are used without being asked for.
+const CORES_DEFAULT_MAX: usize = 16;
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -55,6 +58,7 @@ fn run_server(arguments: &[String]) -> Result<(), Exit> {
 
 fn run_member(mut config: Config) -> Result<(), Exit> {
     config.memory_bytes = memory::usable_bytes().unwrap_or(0);
+    config.cores.get_or_insert_with(cores_by_default);
     let driver = match config.io_driver {
         IoDriver::Auto => DriverChoice::Auto,
         IoDriver::Uring => DriverChoice::Uring,
@@ -65,6 +69,7 @@ fn run_member(mut config: Config) -> Result<(), Exit> {
         ..RunOptions::default()
     };
     let (level, output) = (config.log_level, config.log_output);
+    let cores_run = options.clone();
     let result = reactor::run(&options, move |world| {
         let clock = world.clone();
         let logger = Rc::new(Logger::new(level, output, move || clock.unix_time()));
@@ -75,7 +80,7 @@ fn run_member(mut config: Config) -> Result<(), Exit> {
             );
         }
         async move {
-            let result = serve::serve(world, config, logger.clone()).await;
+            let result = serve::serve(world, config, logger.clone(), cores_run).await;
             if let Err(exit) = &result {
                 logger.line(
                     LogLevel::Fatal,
@@ -93,4 +98,9 @@ fn run_member(mut config: Config) -> Result<(), Exit> {
             message: error.to_string(),
         }),
     }
+}
+
+/// As many as the process may use, within reason.
+fn cores_by_default() -> u16 {
+    reactor::usable_processors().clamp(1, CORES_DEFAULT_MAX) as u16
 }

@@ -59,7 +59,8 @@ impl Service for PeerService {
                 serde_json::json!({ "etcdserver": ETCD_VERSION, "etcdcluster": CLUSTER_VERSION }),
             ),
             "/members" => {
-                let members = self.node.members().into_iter().map(|member| {
+                let members = self.node.members().await.unwrap_or_default();
+                let members = members.into_iter().map(|member| {
                     serde_json::json!({
                         "id": member.id,
                         "name": member.name,

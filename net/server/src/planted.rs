@@ -13,6 +13,10 @@ pub enum Bug {
     AnnounceBeforeApplied,
     /// A lease is not renewed although the client is told so.
     ForgetRenewal,
+    /// Answers leave before what they tell of is visible to other cores.
+    AnswerBeforeVisible,
+    /// A call leaves before there is a slot for its response.
+    UnreservedResponse,
 }
 
 #[cfg(feature = "testing")]

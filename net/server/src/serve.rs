@@ -1,6 +1,9 @@
 //! A member as a process: opens the node, listens, serves connections, and ends on a signal.
+//!
+//! The first core opens the member and accepts connections; the others are threads that join it and serve what
+//! they are handed. A signal drains all of them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -8,14 +11,16 @@ use std::time::Duration;
 
 use grpc::mapping::RequestLimits;
 use grpc::{Limits, Shutdown, serve_connection};
-use reactor::{Address, Class, Listener, Signal, Stream, Timestamp, World};
+use reactor::{
+    Address, Class, CoreThread, Listener, RunOptions, Signal, Stream, Timestamp, World, spawn_core,
+};
 use serde_json::Value;
 
 use crate::config::Config;
 use crate::config::url::{Endpoint, Url};
+use crate::cores::{self, HOME, LINK_CAPACITY, Seat};
 use crate::exit::Exit;
 use crate::identity::Identity;
-use crate::local::Changed;
 use crate::log::Logger;
 use crate::node::{CheckpointOptions, Node, NodeOptions};
 use crate::peer::PeerService;
@@ -30,43 +35,45 @@ const STOP_CHECKPOINT_BYTES_MAX: u64 = 32 << 20;
 /// Pause after a failed accept, so that a full file table does not make the loop spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// What all listeners of a process share.
+/// Between two looks whether a core has ended.
+const CORE_END_PAUSE: Duration = Duration::from_millis(1);
+
+/// What all connections of a core share.
 struct Process {
     world: World,
+    node: Node,
     logger: Rc<Logger>,
     shutdown: Shutdown,
     limits: Rc<Limits>,
-    connections: Cell<usize>,
-    closed: Changed,
 }
 
-/// Runs a member until it is told to end or fails. The first answer can be had when the line
-/// `ready to serve client requests` has been logged.
+/// Runs a member until it is told to end or fails: on this core, and on as many more as the configuration
+/// says, which run as `cores_run`. The first answer can be had when the line `ready to serve client requests` has
+/// been logged.
 ///
 /// # Errors
 /// Why it did not start, or what failed; with the exit code that goes with it.
-pub async fn serve(world: World, config: Config, logger: Rc<Logger>) -> Result<(), Exit> {
+pub async fn serve(
+    world: World,
+    config: Config,
+    logger: Rc<Logger>,
+    cores_run: RunOptions,
+) -> Result<(), Exit> {
     let identity = Identity::of_new_cluster(
         &config.initial_advertise_peer_urls,
         &config.initial_cluster_token,
     );
     log_start(&logger, &world, &config);
     let mut signals = world.signals();
-    let node = Node::open(
-        world.clone(),
-        node_options(&config, identity),
-        logger.clone(),
-    )
-    .await
-    .map_err(Exit::from)?;
-    let process = Rc::new(Process {
-        world: world.clone(),
-        logger: logger.clone(),
-        shutdown: Shutdown::new(),
-        limits: Rc::new(connection_limits(&config)),
-        connections: Cell::new(0),
-        closed: Changed::default(),
-    });
+    let mut seats = cores::seats(config.cores.unwrap_or(1), LINK_CAPACITY).into_iter();
+    let Some(seat) = seats.next() else {
+        unreachable!("a member has at least one core")
+    };
+    let options = node_options(&config, identity);
+    let opened = Node::open_home(world.clone(), seat, options, logger.clone());
+    let node = opened.await.map_err(Exit::from)?;
+    let threads = start_cores(seats, &config, &cores_run)?;
+    let process = Process::new(&node, &config);
     let clients = process
         .listen_all("--listen-client-urls", &config.listen_client_urls)
         .await?;
@@ -74,17 +81,15 @@ pub async fn serve(world: World, config: Config, logger: Rc<Logger>) -> Result<(
         .listen_all("--listen-peer-urls", &config.listen_peer_urls)
         .await?;
     node.ready().await.map_err(|what| exit_of(&node, what))?;
-    node.publish_attributes();
-    let request_limits = RequestLimits {
-        write_bytes_max: config.max_request_bytes,
-        txn_operations_max: config.max_txn_ops,
-    };
-    let service = EtcdService::new(node.clone(), request_limits, process.shutdown.clone());
+    if let Some(home) = node.home() {
+        home.publish_attributes();
+    }
+    let service = process.service(&config);
     let sockets = Rc::new(RefCell::new(Vec::new()));
     for listener in clients {
         let address = listener.local_address().to_string();
         note_socket(&sockets, listener.local_address());
-        process.accept(listener, service.clone());
+        process.accept(listener, service.clone(), Spreading::OverCores);
         logger.info(
             "serving client traffic insecurely; this is strongly discouraged!",
             &[("traffic", "grpc+http".into()), ("address", address.into())],
@@ -94,13 +99,13 @@ pub async fn serve(world: World, config: Config, logger: Rc<Logger>) -> Result<(
     for listener in peers {
         let address = listener.local_address().to_string();
         note_socket(&sockets, listener.local_address());
-        process.accept(listener, peer_service.clone());
+        process.accept(listener, peer_service.clone(), Spreading::Not);
         logger.info("serving peer traffic", &[("address", address.into())]);
     }
     logger.info("ready to serve client requests", &[]);
     let ended = wait_for_end(&world, &mut signals, &node, &logger).await;
     let result = match ended {
-        Ok(()) => process.drain(&node).await,
+        Ok(()) => process.drain(threads).await,
         Err(exit) => Err(exit),
     };
     for path in sockets.take() {
@@ -113,6 +118,46 @@ pub async fn serve(world: World, config: Config, logger: Rc<Logger>) -> Result<(
         }
     }
     result
+}
+
+/// Starts the cores beside the first one.
+fn start_cores(
+    seats: impl Iterator<Item = Seat>,
+    config: &Config,
+    run: &RunOptions,
+) -> Result<Vec<CoreThread>, Exit> {
+    let start = |seat: Seat| {
+        let name = format!("ringd-core-{}", seat.core());
+        let config = config.clone();
+        let main = move |world| serve_core(world, seat, config);
+        spawn_core(&name, run.clone(), main)
+            .map_err(|error| Exit::system(format!("cannot start {name}: {error}")))
+    };
+    seats.map(start).collect()
+}
+
+/// One of the further cores: serves what it is handed until the member has ended.
+async fn serve_core(world: World, seat: Seat, config: Config) {
+    let identity = Identity::of_new_cluster(
+        &config.initial_advertise_peer_urls,
+        &config.initial_cluster_token,
+    );
+    let clock = world.clone();
+    let logger = Logger::new(config.log_level, config.log_output, move || {
+        clock.unix_time()
+    });
+    let options = node_options(&config, identity);
+    let joined = Node::join(world.clone(), seat, options, Rc::new(logger));
+    let Some(node) = joined.await else {
+        return;
+    };
+    let process = Process::new(&node, &config);
+    let service = process.service(&config);
+    while let Some(stream) = node.next_connection().await {
+        process.serve_stream(stream, service.clone());
+    }
+    process.shutdown.begin();
+    node.ended().await;
 }
 
 /// Unix sockets are removed at the end.
@@ -169,6 +214,7 @@ fn log_start(logger: &Logger, world: &World, config: &Config) {
             ("etcd-version", crate::services::ETCD_VERSION.into()),
             ("ringd-version", env!("CARGO_PKG_VERSION").into()),
             ("name", config.name.as_str().into()),
+            ("cores", config.cores.unwrap_or(1).into()),
             ("data-dir", config.data_dir.display().to_string().into()),
             ("io-driver", format!("{:?}", world.driver_kind()).into()),
             ("advertise-client-urls", urls(&config.advertise_client_urls)),
@@ -234,7 +280,32 @@ impl grpc::Clock for CoreClock {
     }
 }
 
+/// Whether connections may be served by other cores than the one that accepts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spreading {
+    Not,
+    OverCores,
+}
+
 impl Process {
+    fn new(node: &Node, config: &Config) -> Rc<Process> {
+        Rc::new(Process {
+            world: node.world().clone(),
+            node: node.clone(),
+            logger: node.logger().clone(),
+            shutdown: Shutdown::new(),
+            limits: Rc::new(connection_limits(config)),
+        })
+    }
+
+    fn service(&self, config: &Config) -> Rc<EtcdService> {
+        let limits = RequestLimits {
+            write_bytes_max: config.max_request_bytes,
+            txn_operations_max: config.max_txn_ops,
+        };
+        EtcdService::new(self.node.clone(), limits, self.shutdown.clone())
+    }
+
     async fn listen_all(&self, flag: &str, urls: &[Url]) -> Result<Vec<Listener>, Exit> {
         let mut listeners = Vec::new();
         for url in urls {
@@ -251,7 +322,12 @@ impl Process {
         Ok(listeners)
     }
 
-    fn accept<S: grpc::Service>(self: &Rc<Self>, listener: Listener, service: Rc<S>) {
+    fn accept<S: grpc::Service>(
+        self: &Rc<Self>,
+        listener: Listener,
+        service: Rc<S>,
+        spreading: Spreading,
+    ) {
         let process = self.clone();
         drop(self.world.spawn(Class::Request, async move {
             let mut stopping = std::pin::pin!(process.shutdown.begun());
@@ -267,7 +343,7 @@ impl Process {
                 .await;
                 match stream {
                     None => return,
-                    Some(Ok(stream)) => process.serve_stream(stream, service.clone()),
+                    Some(Ok(stream)) => process.place(stream, service.clone(), spreading),
                     Some(Err(error)) => {
                         process.logger.warn(
                             "cannot accept a connection",
@@ -280,35 +356,56 @@ impl Process {
         }));
     }
 
+    /// Serves a connection here, or hands it to another core.
+    fn place<S: grpc::Service>(
+        self: &Rc<Self>,
+        stream: Stream,
+        service: Rc<S>,
+        spreading: Spreading,
+    ) {
+        let core = match spreading {
+            Spreading::Not => HOME,
+            Spreading::OverCores => self.node.core_for_connection(),
+        };
+        let stream = match self.node.hand_over(stream, core) {
+            Some(stream) => stream,
+            None => return,
+        };
+        self.serve_stream(stream, service);
+    }
+
+    /// Serves a connection that was counted.
     fn serve_stream<S: grpc::Service>(self: &Rc<Self>, stream: Stream, service: Rc<S>) {
-        self.connections.set(self.connections.get() + 1);
         let process = self.clone();
         drop(self.world.spawn(Class::Request, async move {
             let peer = Rc::from(stream.peer_address().to_string());
             let clock = CoreClock(process.world.clone());
             let (limits, shutdown) = (process.limits.clone(), process.shutdown.clone());
             serve_connection(clock, stream, peer, service, limits, shutdown).await;
-            process.connections.set(process.connections.get() - 1);
-            process.closed.notify();
+            process.node.connection_ended();
         }));
     }
 
     /// Finishes what runs, closes the log, and returns within the stop timeout.
-    async fn drain(&self, node: &Node) -> Result<(), Exit> {
+    async fn drain(&self, threads: Vec<CoreThread>) -> Result<(), Exit> {
         let drained = async {
             self.shutdown.begin();
-            let connections = self.closed.until(|| self.connections.get() == 0);
+            self.node.begin_drain();
+            let connections = self.node.drained();
             if self
                 .world
                 .timeout(DRAIN_TIMEOUT * 2, connections)
                 .await
                 .is_err()
             {
-                let left = self.connections.get();
+                let left = self.node.connections();
                 self.logger
                     .warn("connections did not end in time", &[("left", left.into())]);
             }
-            node.stop().await;
+            self.node.stop().await;
+            while threads.iter().any(|thread| !thread.is_finished()) {
+                self.world.sleep(CORE_END_PAUSE).await;
+            }
         };
         match self.world.timeout(STOP_TIMEOUT, drained).await {
             Ok(()) => {

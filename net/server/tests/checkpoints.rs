@@ -108,7 +108,7 @@ async fn look(node: &Node) -> Seen {
         index: node.applied().index,
         hash: node.apply_hash(),
         compacted: node.compact_revision(),
-        alarms: node.alarms(),
+        alarms: node.home().expect("home").alarms(),
         ..Seen::default()
     };
     for revision in node.compact_revision().max(1)..=node.applied().revision {
@@ -124,8 +124,12 @@ async fn look(node: &Node) -> Seen {
         };
         seen.states.insert(revision, reply.kvs);
     }
-    for lease in node.leases() {
-        let status = node.lease_status(lease).expect("just listed");
+    for lease in node.home().expect("home").leases() {
+        let status = node
+            .home()
+            .expect("home")
+            .lease_status(lease)
+            .expect("just listed");
         let keys = node.keys_of_lease(lease).await.expect("readable");
         seen.leases.push((lease, status.granted_ttl, keys));
     }
@@ -165,14 +169,14 @@ async fn live(
             }
         };
         told.borrow_mut().answers.insert(position, answer);
-        told.borrow_mut().checkpoint = node.checkpoint_status();
+        told.borrow_mut().checkpoint = node.home().expect("home").checkpoint_status();
     }
     // Lets a checkpoint under way come to its end.
     world.sleep(Duration::from_millis(50)).await;
     let seen = look(&node).await;
     let mut told = told.borrow_mut();
     told.seen.push(seen);
-    told.checkpoint = node.checkpoint_status();
+    told.checkpoint = node.home().expect("home").checkpoint_status();
 }
 
 /// A host and what its lives told.

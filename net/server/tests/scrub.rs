@@ -130,7 +130,7 @@ impl Machine {
                 put(&node, number, 0).await;
             }
             world.sleep(Duration::from_secs(3)).await;
-            assert!(node.checkpoint_status().count > 0);
+            assert!(node.home().expect("home").checkpoint_status().count > 0);
         });
         machine
     }
@@ -163,8 +163,16 @@ fn a_flipped_bit_in_a_value_is_found_and_all_else_stays_readable() {
         assert!(!found.is_empty());
         let named = |line: &String| line.contains(&format!("\"file\":\"{path}\""));
         assert!(found.iter().all(named), "{found:?}");
-        assert_eq!(node.status().damaged_places, 1, "flipped at {at}");
-        assert_eq!(node.alarms(), [], "nobody else is refused anything");
+        assert_eq!(
+            node.home().expect("home").status().damaged_places,
+            1,
+            "flipped at {at}"
+        );
+        assert_eq!(
+            node.home().expect("home").alarms(),
+            [],
+            "nobody else is refused anything"
+        );
         let mut damaged = 0;
         for number in 0..KEYS {
             match read(&node, number).await {
@@ -233,7 +241,7 @@ fn a_scrub_beside_checkpoints_collections_and_evictions_raises_no_false_alarm() 
                 }
                 compact(&node).await;
             }
-            assert!(node.checkpoint_status().count > 3);
+            assert!(node.home().expect("home").checkpoint_status().count > 3);
         });
         let lines = &machine.lines;
         assert_eq!(

@@ -89,12 +89,15 @@ async fn open(world: &World, options: &NodeOptions) -> Node {
 /// Waits until a checkpoint of this life is published.
 async fn published(world: &World, node: &Node) {
     for _ in 0..100 {
-        if node.checkpoint_status().count > 0 {
+        if node.home().expect("home").checkpoint_status().count > 0 {
             return;
         }
         world.sleep(Duration::from_millis(100)).await;
     }
-    panic!("no checkpoint: {:?}", node.checkpoint_status());
+    panic!(
+        "no checkpoint: {:?}",
+        node.home().expect("home").checkpoint_status()
+    );
 }
 
 struct Machine {
@@ -291,9 +294,9 @@ fn a_full_disk_delays_a_checkpoint_and_raises_the_alarm() {
                     }
                 }
                 world.sleep(Duration::from_secs(3)).await;
-                assert_eq!(node.checkpoint_status().count, 0);
+                assert_eq!(node.home().expect("home").checkpoint_status().count, 0);
                 let alarm = (0x3e, AlarmKind::NoSpace);
-                assert_eq!(node.alarms(), [alarm]);
+                assert_eq!(node.home().expect("home").alarms(), [alarm]);
             });
         let started = machine.simulation.now();
         while !machine.simulation.main_ended(core) {
@@ -306,13 +309,16 @@ fn a_full_disk_delays_a_checkpoint_and_raises_the_alarm() {
         let node = node_of_life.borrow().clone().expect("opened");
         assert_eq!(node.failure(), None);
         assert!(
-            node.checkpoint_status().count > 0,
+            node.home().expect("home").checkpoint_status().count > 0,
             "{:?}",
-            node.checkpoint_status()
+            node.home().expect("home").checkpoint_status()
         );
-        assert!(!node.alarms().is_empty(), "the room may be gone again");
+        assert!(
+            !node.home().expect("home").alarms().is_empty(),
+            "the room may be gone again"
+        );
         machine.simulation.run_for(Duration::from_secs(5));
-        assert_eq!(node.alarms(), []);
+        assert_eq!(node.home().expect("home").alarms(), []);
     }
 }
 
@@ -344,10 +350,10 @@ fn a_full_disk_of_the_log_raises_the_alarm_and_room_clears_it() {
     }));
     machine.simulation.run_for(Duration::from_secs(20));
     let alarm = (0x3e, AlarmKind::NoSpace);
-    assert_eq!(node.alarms(), [alarm]);
+    assert_eq!(node.home().expect("home").alarms(), [alarm]);
     machine.simulation.clear_planned_faults(machine.host);
     machine.simulation.run_for(Duration::from_secs(8));
-    assert_eq!(node.alarms(), []);
+    assert_eq!(node.home().expect("home").alarms(), []);
     assert_eq!(node.failure(), None);
 }
 
@@ -385,11 +391,15 @@ fn an_idle_member_makes_a_checkpoint() {
         let node = open(&world, &options).await;
         put(&node, 0, false).await.expect("written");
         world.sleep(Duration::from_secs(15)).await;
-        assert_eq!(node.checkpoint_status().count, 0);
+        assert_eq!(node.home().expect("home").checkpoint_status().count, 0);
         world.sleep(Duration::from_secs(10)).await;
-        assert_eq!(node.checkpoint_status().count, 1);
+        assert_eq!(node.home().expect("home").checkpoint_status().count, 1);
         world.sleep(Duration::from_secs(60)).await;
-        assert_eq!(node.checkpoint_status().count, 1, "nothing new to write");
+        assert_eq!(
+            node.home().expect("home").checkpoint_status().count,
+            1,
+            "nothing new to write"
+        );
     });
 }
 
@@ -410,7 +420,10 @@ fn a_clean_stop_makes_a_checkpoint_if_little_is_dirty() {
         });
         machine.live(|world| async move {
             let node = open(&world, &again).await;
-            assert_eq!(node.checkpoint_status().index > 0, expected);
+            assert_eq!(
+                node.home().expect("home").checkpoint_status().index > 0,
+                expected
+            );
             assert_eq!(read(&node, 7).await, Ok(Some(value(7))));
         });
     }

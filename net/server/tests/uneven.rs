@@ -57,7 +57,7 @@ fn one_full_shard_gets_its_checkpoint() {
             count.set(count.get() + 1);
         }
         assert!(
-            node.checkpoint_status().count > 0,
+            node.home().expect("home").checkpoint_status().count > 0,
             "more than fits was kept"
         );
     });

@@ -172,12 +172,16 @@ fn the_directory_shrinks_after_a_compaction_on_an_idle_member() {
             after < (2 * KEYS * VALUE_BYTES) as u64 + 4 * 2 * (64 << 10),
             "{after} of {before}"
         );
-        let size = node.status().size_bytes;
+        let size = node.home().expect("home").status().size_bytes;
         assert!(size < before / 2, "{size} of {before}");
-        assert!(node.checkpoint_status().count >= 1);
-        let checkpoints = node.checkpoint_status().count;
+        assert!(node.home().expect("home").checkpoint_status().count >= 1);
+        let checkpoints = node.home().expect("home").checkpoint_status().count;
         world.sleep(Duration::from_secs(120)).await;
-        assert_eq!(node.checkpoint_status().count, checkpoints, "nothing left");
+        assert_eq!(
+            node.home().expect("home").checkpoint_status().count,
+            checkpoints,
+            "nothing left"
+        );
         for message in [
             "compaction begins",
             "compaction ends",
@@ -228,7 +232,7 @@ fn upkeep_leaves_damage_alone_and_says_where() {
         let node = open(&world, &life, &lines).await;
         fill(&node, 8).await;
         world.sleep(Duration::from_secs(2)).await;
-        assert!(node.checkpoint_status().count > 0);
+        assert!(node.home().expect("home").checkpoint_status().count > 0);
     });
     // Neither the first nor the newest records of shard 1.
     let hit = (1..6).any(|number| {
@@ -280,20 +284,29 @@ fn the_alarm_goes_when_a_compaction_has_made_room() {
             assert!(number < 10 * KEYS, "the quota is never reached");
         }
         world.sleep(Duration::from_secs(10)).await;
-        assert_eq!(node.alarms(), [alarm]);
+        assert_eq!(node.home().expect("home").alarms(), [alarm]);
         for number in 0..KEYS / 2 {
             delete(&node, number).await;
         }
         world.sleep(Duration::from_secs(10)).await;
-        assert_eq!(node.alarms(), [alarm], "nothing was freed yet");
+        assert_eq!(
+            node.home().expect("home").alarms(),
+            [alarm],
+            "nothing was freed yet"
+        );
     });
     // What the member raised in a former life it clears in this one.
     machine.live(|world, lines| async move {
         let node = open(&world, &again, &lines).await;
-        assert_eq!(node.alarms(), [alarm]);
+        assert_eq!(node.home().expect("home").alarms(), [alarm]);
         compact(&node).await;
         world.sleep(Duration::from_secs(10)).await;
-        assert_eq!(node.alarms(), [], "{:?}", node.status());
+        assert_eq!(
+            node.home().expect("home").alarms(),
+            [],
+            "{:?}",
+            node.home().expect("home").status()
+        );
         put(&node, 0, 1).await.expect("written");
         assert_eq!(count(&lines, "alarm cleared"), 1);
         // One that somebody else raises stays.
@@ -304,7 +317,7 @@ fn the_alarm_goes_when_a_compaction_has_made_room() {
         };
         execute(&node, Operation::Write(raise)).await.expect("done");
         world.sleep(Duration::from_secs(10)).await;
-        assert_eq!(node.alarms(), [alarm]);
+        assert_eq!(node.home().expect("home").alarms(), [alarm]);
     });
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use engine::command::{Command, LeaseId, Put};
 use reactor::World;
-use ringd::node::Node;
+use ringd::node::{Home, Node};
 
 use crate::clients::perform;
 use crate::history::{Action, Outcome, TrackedLease};
@@ -47,7 +47,7 @@ pub async fn run_lease_keeper(world: World, node: Node, shared: Rc<Shared>, clie
                 .random
                 .below(ttl * SECOND);
             world.sleep(Duration::from_nanos(nanos)).await;
-            if !shared.wants_more() || !renew(&world, &node, &shared, id) {
+            if !shared.wants_more() || !renew(&world, &node, &shared, id).await {
                 break;
             }
         }
@@ -89,10 +89,13 @@ async fn grant(world: &World, node: &Node, shared: &Shared, client: usize) -> Op
 }
 
 /// Renews; false when the lease is gone.
-fn renew(world: &World, node: &Node, shared: &Shared, id: i64) -> bool {
+async fn renew(world: &World, node: &Node, shared: &Shared, id: i64) -> bool {
     let now = shared.now(world);
+    let Ok(renewed) = node.keep_alive(LeaseId(id)).await else {
+        return false;
+    };
     let mut history = shared.history.borrow_mut();
-    match node.keep_alive(LeaseId(id)) {
+    match renewed {
         Some(ttl) => {
             history.lease_renewed(id, now, shared.now(world));
             let granted = history.leases[&id].ttl;
@@ -119,14 +122,15 @@ pub async fn run_lease_monitor(world: World, node: Node, shared: Rc<Shared>) {
         let now = shared.now(&world);
         let ids: Vec<i64> = shared.history.borrow().leases.keys().copied().collect();
         for id in ids {
-            check_lease(&node, &shared, id, now);
+            let home = node.home().expect("the monitor is at home");
+            check_lease(&home, &shared, id, now);
         }
         world.sleep(MONITOR_INTERVAL).await;
     }
 }
 
-fn check_lease(node: &Node, shared: &Shared, id: i64, now: u64) {
-    let status = node.lease_status(LeaseId(id));
+fn check_lease(home: &Home, shared: &Shared, id: i64, now: u64) {
+    let status = home.lease_status(LeaseId(id));
     let mut history = shared.history.borrow_mut();
     let lease = history.leases[&id].clone();
     let Some(status) = status else {

@@ -1,4 +1,4 @@
-//! One life of the member: the real node with its clients around it, as tasks of one simulated core.
+//! One life of the member: the real node with its clients around it, as tasks of its simulated cores.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use engine::command::{AlarmKind, LeaseId};
 use reactor::{Class, World};
+use ringd::cores::Seat;
 use ringd::log::Logger;
 use ringd::node::Node;
 
@@ -148,13 +149,38 @@ impl Drop for Busy {
     }
 }
 
-/// The first task of the member's core.
-pub async fn run_member(world: World, shared: Rc<Shared>) {
+/// The first task of one of the member's further cores.
+pub async fn run_further_core(world: World, seat: Seat, shared: Rc<Shared>) {
+    let options = shared.plan.options.clone();
+    let listener = shared.clone();
+    let logger = Logger::with(move |line| listener.heard.borrow_mut().take(line));
+    let logger = Rc::new(logger);
+    let Some(node) = Node::join(world.clone(), seat, options, logger).await else {
+        return;
+    };
+    if node.ready().await.is_err() {
+        return;
+    }
+    while shared.phase.get() == Phase::Opening {
+        world.sleep(Duration::from_micros(100)).await;
+    }
+    let shutdown = grpc::Shutdown::default();
+    start_tasks(&world, &node, &shared, &shutdown);
+    if shared.plan.wire {
+        let service = wire::service(&node, &shutdown);
+        while let Some(stream) = node.next_connection().await {
+            wire::serve_stream(&world, &node, stream, &service, &shutdown);
+        }
+    }
+}
+
+/// The first task of the member's first core.
+pub async fn run_member(world: World, seat: Seat, shared: Rc<Shared>) {
     let opened_at = shared.now(&world);
     let options = shared.plan.options.clone();
     let listener = shared.clone();
     let logger = Logger::with(move |line| listener.heard.borrow_mut().take(line));
-    let node = match Node::open(world.clone(), options, Rc::new(logger)).await {
+    let node = match Node::open_home(world.clone(), seat, options, Rc::new(logger)).await {
         Ok(node) => node,
         Err(error) => return fail(&shared, error.to_string()),
     };
@@ -176,6 +202,7 @@ pub async fn run_member(world: World, shared: Rc<Shared>) {
     }
     check_alarm_clears(&world, &node, &shared).await;
     shutdown.begin();
+    node.begin_drain();
     node.stop().await;
     shared.phase.set(Phase::Stopped);
 }
@@ -200,7 +227,8 @@ fn check_nothing_is_lost(shared: &Shared, node: &Node) {
 /// Where the disk was full and is not any more, the member's own alarm goes by itself.
 async fn check_alarm_clears(world: &World, node: &Node, shared: &Shared) {
     let own = (shared.plan.options.identity.member_id, AlarmKind::NoSpace);
-    let raised = || node.alarms().contains(&own) && shared.phase.get() != Phase::Failed;
+    let home = node.home().expect("the first core is home");
+    let raised = || home.alarms().contains(&own) && shared.phase.get() != Phase::Failed;
     for _ in 0..ALARM_CLEARED_WITHIN.as_millis() / 50 {
         if !raised() {
             return;
@@ -211,7 +239,7 @@ async fn check_alarm_clears(world: &World, node: &Node, shared: &Shared) {
         let mut history = shared.history.borrow_mut();
         history.violation(format!(
             "the disk has room, and after {ALARM_CLEARED_WITHIN:?} the alarm is still raised: {:?}",
-            node.status()
+            home.status()
         ));
     }
 }
@@ -221,7 +249,8 @@ fn begin_leases_anew(shared: &Shared, node: &Node, opened_at: u64, ready_at: u64
     let mut history = shared.history.borrow_mut();
     let ids: Vec<i64> = history.leases.keys().copied().collect();
     for id in ids {
-        if node.lease_status(LeaseId(id)).is_none() {
+        let home = node.home().expect("the first core is home");
+        if home.lease_status(LeaseId(id)).is_none() {
             history.lease_is_gone(id, opened_at, "the restart");
         } else if let Some(lease) = history.leases.get_mut(&id) {
             lease.not_before = lease
@@ -238,23 +267,30 @@ fn start_tasks(world: &World, node: &Node, shared: &Rc<Shared>, shutdown: &grpc:
         let failure = watched.failed().await;
         fail(&shared_too, failure);
     }));
-    if shared.plan.wire {
-        wire::serve(world, node, shutdown);
-    } else {
-        for client in 0..shared.plan.clients {
+    // Clients, watchers and lease keepers are dealt out over the cores.
+    let cores = usize::from(shared.plan.cores);
+    let here = |number: &usize| number % cores == usize::from(node.core());
+    if !shared.plan.wire {
+        for client in (0..shared.plan.clients).filter(here) {
             let run = run_client(world.clone(), node.clone(), shared.clone(), client);
             drop(world.spawn(Class::Request, run));
         }
+    } else if node.home().is_some() {
+        wire::serve(world, node, shutdown);
     }
-    for watcher in 0..shared.plan.watchers {
+    for watcher in (0..shared.plan.watchers).filter(here) {
         let run = run_watcher(world.clone(), node.clone(), shared.clone(), watcher);
         drop(world.spawn(Class::Request, run));
     }
-    for keeper in 0..shared.plan.lease_keepers {
+    // Not where the clients begin.
+    let last = |number: &usize| here(&(cores - 1 - number % cores));
+    for keeper in (0..shared.plan.lease_keepers).filter(last) {
         let client = shared.plan.clients + keeper;
         let run = run_lease_keeper(world.clone(), node.clone(), shared.clone(), client);
         drop(world.spawn(Class::Request, run));
     }
-    let run = run_lease_monitor(world.clone(), node.clone(), shared.clone());
-    drop(world.spawn(Class::Request, run));
+    if node.home().is_some() {
+        let run = run_lease_monitor(world.clone(), node.clone(), shared.clone());
+        drop(world.spawn(Class::Request, run));
+    }
 }

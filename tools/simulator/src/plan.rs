@@ -6,6 +6,7 @@ use std::time::Duration;
 use engine::store::MissingHook;
 use reactor::sim::{Crash, DiskOperation, Random, SimulationOptions};
 use ringd::config::AutoCompaction;
+use ringd::cores::placement::Placement;
 use ringd::identity::Identity;
 use ringd::node::NodeOptions;
 
@@ -65,6 +66,10 @@ pub struct Plan {
     pub simulation: SimulationOptions,
     /// The member.
     pub options: NodeOptions,
+    /// Its cores.
+    pub cores: u16,
+    /// Calls under way on each link between two of them.
+    pub link_capacity: usize,
     /// Clients that read and write.
     pub clients: usize,
     /// Watch streams.
@@ -154,10 +159,15 @@ impl Plan {
         let operations = length.operations + random.below(500) as usize;
         let lives = length.crashes + random.below(4) as usize;
         let ends = draw_ends(random, lives, length.crashes, operations);
+        let mut options = draw_options(random);
+        let cores = Cores::draw(seed);
+        options.placement = cores.placement;
         Plan {
             seed,
             simulation,
-            options: draw_options(random),
+            options,
+            cores: cores.count,
+            link_capacity: cores.link_capacity,
             clients: random.between(2, 8) as usize,
             watchers: random.between(1, 3) as usize,
             lease_keepers: random.between(1, 2) as usize,
@@ -221,6 +231,32 @@ fn draw_shortage(random: &mut Random) -> Shortage {
         },
         after: random.below(200) as usize,
         time: Duration::from_millis(random.between(20, 3_000)),
+    }
+}
+
+/// The member's cores.
+struct Cores {
+    count: u16,
+    link_capacity: usize,
+    placement: Placement,
+}
+
+impl Cores {
+    /// Draws of their own, so that the rest of a plan does not depend on them.
+    fn draw(seed: u64) -> Cores {
+        let mut random = Random::new(seed ^ 0x636f_7265);
+        let placement = match random.below(8) {
+            0 => Placement::Gathered,
+            1..4 => Placement::Spread,
+            _ => Placement::Random {
+                pause_max: Duration::from_micros([500, 5_000, 50_000][random.index(3)]),
+            },
+        };
+        Cores {
+            count: [1, 2, 4][random.index(3)],
+            link_capacity: [1, 2, 1024][random.index(3)],
+            placement,
+        }
     }
 }
 

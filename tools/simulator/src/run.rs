@@ -11,11 +11,12 @@ use reactor::sim::{
     Coverage, Crash, CrashPoint, DiskFault, DiskImage, DiskOperation, FaultKind, HostId,
     PlannedFault, Random, Simulation, Step,
 };
+use ringd::cores::seats;
 
 use crate::checker;
 use crate::clients::ClientState;
 use crate::history::{History, Outcome};
-use crate::member::{Phase, Shared, run_member};
+use crate::member::{Phase, Shared, run_further_core, run_member};
 use crate::met::Met;
 use crate::plan::{DATA_DIR, End, Plan, Scarce, Shortage};
 use crate::truth::{self, LogEntry};
@@ -203,11 +204,20 @@ impl Run {
         self.plan_end(end);
         let errors_before = self.disk_errors();
         let shared = self.shared.clone();
+        let plan = &shared.plan;
+        let mut seats = seats(plan.cores, plan.link_capacity).into_iter();
+        let home = seats.next().expect("a member has a core");
+        let shared = self.shared.clone();
         self.simulation.start_core(self.host, |world| {
             let offset = shared.clock_offset.get() - world.now().nanos() as i64;
             shared.clock_offset.set(offset);
-            run_member(world, shared)
+            run_member(world, home, shared)
         });
+        for seat in seats {
+            let shared = self.shared.clone();
+            self.simulation
+                .start_core(self.host, |world| run_further_core(world, seat, shared));
+        }
         if self.shared.plan.wire {
             let shared = self.shared.clone();
             let clients = self.clients_host;

@@ -22,7 +22,7 @@ use grpc::{Limits, Shutdown};
 use h2::client::SendRequest;
 use http::Request;
 use prost::Message;
-use reactor::{Address, Class, World};
+use reactor::{Address, Class, Stream, World};
 use ringd::node::Node;
 use ringd::services::EtcdService;
 
@@ -37,22 +37,44 @@ fn address() -> Address {
     Address::Tcp(SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), 2379)))
 }
 
-/// Serves the client API of `node`.
+/// The services of one core.
+pub fn service(node: &Node, shutdown: &Shutdown) -> Rc<EtcdService> {
+    EtcdService::new(node.clone(), RequestLimits::default(), shutdown.clone())
+}
+
+/// Serves the client API of `node`; accepts for all cores.
 pub fn serve(world: &World, node: &Node, shutdown: &Shutdown) {
     let (world, node, shutdown) = (world.clone(), node.clone(), shutdown.clone());
-    let service = EtcdService::new(node, RequestLimits::default(), shutdown.clone());
-    let limits = Rc::new(Limits::default());
+    let service = service(&node, &shutdown);
     let spawner = world.clone();
     drop(spawner.spawn(Class::Request, async move {
         let listener = world.listen(&address()).await.expect("the address is free");
+        let mut accepted = 0;
         while let Ok(stream) = listener.accept().await {
-            let peer = Rc::from(stream.peer_address().to_string());
-            let (clock, service) = (world.clone(), service.clone());
-            let (limits, shutdown) = (limits.clone(), shutdown.clone());
-            drop(world.spawn(Class::Request, async move {
-                grpc::serve_connection(clock, stream, peer, service, limits, shutdown).await;
-            }));
+            // In turn, so that few connections meet all cores.
+            let core = accepted % node.board().cores();
+            accepted += 1;
+            if let Some(stream) = node.hand_over(stream, core) {
+                serve_stream(&world, &node, stream, &service, &shutdown);
+            }
         }
+    }));
+}
+
+/// Serves one connection on its core.
+pub fn serve_stream(
+    world: &World,
+    node: &Node,
+    stream: Stream,
+    service: &Rc<EtcdService>,
+    shutdown: &Shutdown,
+) {
+    let peer = Rc::from(stream.peer_address().to_string());
+    let (clock, node, service) = (world.clone(), node.clone(), service.clone());
+    let (limits, shutdown) = (Rc::new(Limits::default()), shutdown.clone());
+    drop(world.spawn(Class::Request, async move {
+        grpc::serve_connection(clock, stream, peer, service, limits, shutdown).await;
+        node.connection_ended();
     }));
 }
 

@@ -2,6 +2,7 @@
 
 use reactor::sim::DiskOperation;
 use reactor::sim::{Crash, Rate};
+use ringd::cores::placement::Placement;
 use ringd::planted::{Bug, with_planted};
 use simulator::plan::{End, Length, Plan};
 use simulator::run::{Report, run};
@@ -113,4 +114,30 @@ fn a_lease_that_is_not_renewed() {
         })
     });
     println!("{what:?}");
+}
+
+#[test]
+fn an_answer_before_other_cores_can_see_it() {
+    let what = convicted(10, |seed| {
+        with_planted(Bug::AnswerBeforeVisible, || {
+            let mut plan = cutting(seed);
+            plan.cores = 2;
+            run(&plan)
+        })
+    });
+    println!("{what:?}");
+}
+
+#[test]
+#[should_panic(expected = "room for its request")]
+fn a_call_without_a_slot_for_its_response() {
+    with_planted(Bug::UnreservedResponse, || {
+        for seed in 1..=10 {
+            let mut plan = cutting(seed);
+            plan.cores = 2;
+            plan.link_capacity = 1;
+            plan.options.placement = Placement::Spread;
+            run(&plan);
+        }
+    });
 }

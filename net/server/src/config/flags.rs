@@ -471,6 +471,12 @@ pub const FLAGS: &[Flag] = &[
         "ringd: auto, io_uring or fallback (epoll and threads)",
     ),
     works(
+        "cores",
+        Kind::Text,
+        "auto",
+        "ringd: cores to use, 1 to 64; auto: the processors that the process may use, up to 16",
+    ),
+    works(
         "scrub-interval",
         Kind::Duration,
         "24h",

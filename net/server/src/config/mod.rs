@@ -18,6 +18,8 @@ use flags::{FLAGS, Flag, Kind, Support};
 pub use sizes::Sizes;
 use url::Url;
 
+use crate::cores::CORES_MAX;
+
 /// Largest `--max-request-bytes`: an entry is never split, and a record holds at most 16 MiB.
 pub const REQUEST_BYTES_LIMIT: u64 = 10 << 20;
 /// Quota when `--quota-backend-bytes` is 0.
@@ -108,6 +110,8 @@ pub struct Config {
     pub log_output: LogOutput,
     /// The reactor's driver.
     pub io_driver: IoDriver,
+    /// Cores to run on; none: as many as the process may use, which the binary finds out.
+    pub cores: Option<u16>,
     /// Sizes and distances that have no flag in etcd.
     pub sizes: Sizes,
     /// How long it takes to read everything once in search of damage; zero is never.
@@ -435,6 +439,7 @@ impl Values {
                     ("fallback", IoDriver::Fallback),
                 ],
             ),
+            cores: self.cores(),
             sizes: self.sizes(max_request_bytes as u64),
             scrub_interval: self.scrub_interval(),
             memory_bytes: 0,
@@ -516,6 +521,22 @@ impl Values {
             ));
         }
         interval
+    }
+
+    /// None: as many as the process may use.
+    fn cores(&mut self) -> Option<u16> {
+        let text = self.text("cores");
+        if text == "auto" {
+            return None;
+        }
+        let cores = text.parse::<u16>().ok();
+        let cores = cores.filter(|cores| (1..=CORES_MAX).contains(cores));
+        if cores.is_none() {
+            self.errors.push(format!(
+                "--cores={text} is neither auto nor a number from 1 to {CORES_MAX}"
+            ));
+        }
+        cores
     }
 
     fn scrub_interval(&mut self) -> Duration {

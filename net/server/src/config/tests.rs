@@ -172,6 +172,17 @@ fn small_sizes_for_tests() {
 }
 
 #[test]
+fn a_number_of_cores() {
+    assert_eq!(serve("", &[]).unwrap().cores, None);
+    assert_eq!(serve("--cores auto", &[]).unwrap().cores, None);
+    assert_eq!(serve("--cores 1", &[]).unwrap().cores, Some(1));
+    assert_eq!(serve("--cores=64", &[]).unwrap().cores, Some(64));
+    for line in ["--cores 0", "--cores 65", "--cores -1", "--cores two"] {
+        refused(line, "neither auto nor a number from 1 to 64");
+    }
+}
+
+#[test]
 fn all_mistakes_at_once() {
     let errors = serve("--nope --cert-file x --max-txn-ops many", &[]).unwrap_err();
     assert_eq!(errors.0.len(), 3, "{errors}");

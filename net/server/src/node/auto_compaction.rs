@@ -9,7 +9,7 @@ use std::time::Duration;
 use engine::command::{Command, CommandError};
 use reactor::Timestamp;
 
-use super::{Node, State, WriteError};
+use super::{Home, State, WriteError};
 use crate::config::AutoCompaction;
 
 const INTERVAL_MAX: Duration = Duration::from_secs(3600);
@@ -69,13 +69,10 @@ impl Notes {
     }
 }
 
-impl Node {
+impl Home {
     /// The task of automatic compactions, if they are on.
     pub(super) async fn run_auto_compaction(&self) {
-        self.0
-            .changed
-            .until(|| self.0.state.get() >= State::Serving)
-            .await;
+        self.reached(State::Serving).await;
         match self.0.options.auto_compaction {
             None => {}
             Some(AutoCompaction::Periodic(period)) => self.compact_by_age(period).await,
@@ -85,8 +82,8 @@ impl Node {
 
     async fn compact_by_age(&self, period: Duration) {
         let mut notes = Notes::new(period, self.0.world.now());
-        while self.0.state.get() == State::Serving {
-            notes.note(self.0.applied.get().revision);
+        while self.state() == State::Serving {
+            notes.note(self.applied().revision);
             self.0.world.sleep(notes.distance).await;
             if let Some(revision) = notes.due(self.0.world.now())
                 && self.compact_by_itself("periodic", revision).await
@@ -98,9 +95,9 @@ impl Node {
 
     async fn compact_by_number(&self, kept: i64) {
         let mut last = 0;
-        while self.0.state.get() == State::Serving {
+        while self.state() == State::Serving {
             self.0.world.sleep(BY_REVISION_INTERVAL).await;
-            let revision = self.0.applied.get().revision - kept;
+            let revision = self.applied().revision - kept;
             if revision > 0
                 && revision != last
                 && self.compact_by_itself("revision", revision).await
@@ -112,7 +109,7 @@ impl Node {
 
     /// Whether everything up to `revision` is compacted now.
     async fn compact_by_itself(&self, mode: &str, revision: i64) -> bool {
-        if self.0.state.get() != State::Serving || !self.has_leader() {
+        if self.state() != State::Serving || !self.has_leader() {
             return false;
         }
         let fields = [("mode", mode.into()), ("revision", revision.into())];

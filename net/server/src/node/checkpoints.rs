@@ -13,7 +13,9 @@ use engine::page::PAGE_BYTES;
 use reactor::Timestamp;
 
 use super::sequencer::{CheckpointStep, Volume};
-use super::{Failure, Node, State};
+use super::{Failure, Home, Node, State};
+use crate::cores::HOME;
+use crate::cores::call::{Call, Notice, Waiter};
 
 /// Ids that one write of the superblock reserves.
 const IDS_PER_RESERVATION: u64 = 64;
@@ -127,20 +129,20 @@ impl Checkpoints {
     }
 }
 
-impl Node {
+impl Home {
     /// The latest checkpoint.
     pub fn checkpoint_status(&self) -> CheckpointStatus {
-        self.0.checkpoints.status.get()
+        self.parts.checkpoints.status.get()
     }
 
     /// Begins a checkpoint if it is time.
     pub(super) fn consider_checkpoint(&self) {
-        if !self.0.checkpoints.is_idle() || self.0.state.get() > State::Stopping {
+        if !self.parts.checkpoints.is_idle() || self.state() > State::Stopping {
             return;
         }
         let since = self.volume_since_checkpoint();
         let options = &self.0.options.checkpoints;
-        let dirty = self.0.shards.fullest();
+        let dirty = self.0.board.fullest(self.0.shards.count());
         if options.is_due(Volume::default(), dirty) {
             // Upkeep changes pages too, on a member that takes no requests.
             self.begin_checkpoint_at_any_index();
@@ -150,8 +152,8 @@ impl Node {
     }
 
     fn volume_since_checkpoint(&self) -> Volume {
-        let now = self.0.sequencer.borrow().volume();
-        let then = self.0.checkpoints.frozen_at.get();
+        let now = self.parts.sequencer.borrow().volume();
+        let then = self.parts.checkpoints.frozen_at.get();
         Volume {
             requests: now.requests - then.requests,
             bytes: now.bytes - then.bytes,
@@ -160,20 +162,28 @@ impl Node {
 
     /// Begins a checkpoint, unless nothing was applied since the last one or the log is closed.
     fn begin_checkpoint(&self) {
-        let applied = self.0.sequencer.borrow().applied().index;
-        if applied > self.0.checkpoints.status.get().index {
+        let applied = self.parts.sequencer.borrow().applied().index;
+        if applied > self.parts.checkpoints.status.get().index {
             self.begin_checkpoint_at_any_index();
         }
     }
 
     /// Begins a checkpoint so that files go which it does without, if none is under way.
     pub(super) fn begin_checkpoint_for_space(&self) {
-        if self.0.checkpoints.is_idle() {
+        if self.parts.checkpoints.is_idle() {
             self.begin_checkpoint_at_any_index();
         }
     }
 
+    /// Whether no shard may leave: what all shards are told must meet each of them.
+    pub(super) fn checkpoint_is_under_way(&self) -> bool {
+        !self.parts.checkpoints.is_idle()
+    }
+
     fn begin_checkpoint_at_any_index(&self) {
+        if self.parts.moves.is_under_way() {
+            return;
+        }
         self.advance_checkpoint(|sequence| {
             sequence.begin();
         });
@@ -181,8 +191,8 @@ impl Node {
 
     /// Tells the order of a checkpoint what happened, and does what comes next.
     fn advance_checkpoint(&self, happened: impl FnOnce(&mut Sequence)) {
-        let mut sequence = self.0.checkpoints.sequence.borrow_mut();
-        if !self.0.sequencer.borrow().is_open() {
+        let mut sequence = self.parts.checkpoints.sequence.borrow_mut();
+        if !self.parts.sequencer.borrow().is_open() {
             sequence.close();
         }
         happened(&mut sequence);
@@ -194,7 +204,7 @@ impl Node {
     fn execute_checkpoint_action(&self, action: Action) {
         match action {
             Action::ReserveIds { through } => {
-                let mut sequencer = self.0.sequencer.borrow_mut();
+                let mut sequencer = self.parts.sequencer.borrow_mut();
                 sequencer.reserve_checkpoint_ids(through);
             }
             Action::Freeze { id } => self.freeze(id),
@@ -203,25 +213,29 @@ impl Node {
                 index,
                 term,
                 section,
-            } => self.0.sequencer.borrow_mut().checkpoint(wal::Checkpoint {
-                id: id.into(),
-                index: wal::Index(index),
-                term: wal::Term(term),
-                section: section.encode(),
-            }),
+            } => self
+                .parts
+                .sequencer
+                .borrow_mut()
+                .checkpoint(wal::Checkpoint {
+                    id: id.into(),
+                    index: wal::Index(index),
+                    term: wal::Term(term),
+                    section: section.encode(),
+                }),
             Action::Publish { id, index } => return self.published(id, index),
         }
         self.0.work.raise();
     }
 
     fn freeze(&self, id: u32) {
-        let checkpoints = &self.0.checkpoints;
-        let mut sequencer = self.0.sequencer.borrow_mut();
+        let checkpoints = &self.parts.checkpoints;
+        let mut sequencer = self.parts.sequencer.borrow_mut();
         checkpoints.frozen_at.set(sequencer.volume());
         let now = self.0.world.now();
         checkpoints.began.set(now);
-        checkpoints.bytes.set(self.0.shards.dirty().dirty_bytes);
-        self.0.upkeep.frozen(now);
+        checkpoints.bytes.set(self.dirty().dirty_bytes);
+        self.parts.reclaim.frozen(now);
         sequencer.freeze(id);
     }
 
@@ -246,7 +260,7 @@ impl Node {
     }
 
     fn published(&self, id: u32, index: u64) {
-        let checkpoints = &self.0.checkpoints;
+        let checkpoints = &self.parts.checkpoints;
         let status = CheckpointStatus {
             id: id.into(),
             index,
@@ -254,17 +268,18 @@ impl Node {
         };
         checkpoints.status.set(status);
         self.0.shards.published(id);
+        self.0.links.tell_all(Notice::Published(id));
         let [id, index, pages, bytes] = self.checkpoint_fields(id.into(), index);
         let took = self.0.world.now().since(checkpoints.began.get());
         let seconds = ("seconds", took.as_secs_f64().into());
         let fields = [id, index, pages, bytes, seconds];
         self.0.logger.info("checkpoint ends", &fields);
-        self.0.shards.wake_upkeep();
+        self.wake_upkeep();
         self.0.changed.notify();
     }
 
     fn checkpoint_fields(&self, id: u64, index: u64) -> [(&'static str, serde_json::Value); 4] {
-        let bytes = self.0.checkpoints.bytes.get();
+        let bytes = self.parts.checkpoints.bytes.get();
         [
             ("checkpoint-id", id.into()),
             ("index", index.into()),
@@ -273,67 +288,46 @@ impl Node {
         ]
     }
 
-    /// The shards' background task: polls them for I/O in turn, a slice each, and takes their events.
-    pub(super) async fn run_shards(&self) {
-        let mut requests = Vec::new();
-        loop {
-            self.0.shards.background_work().await;
-            loop {
-                let mut emitted = false;
-                for shard in 0..self.0.shards.count() {
-                    if self.0.state.get() >= State::Stopped {
-                        return;
-                    }
-                    emitted |= self.0.shards.poll(shard, &mut requests);
-                    self.take_shard_events(shard);
-                    self.0.world.yield_if_due().await;
-                }
-                if !emitted {
-                    break;
-                }
+    /// What a shard reports of its files, wherever it lives.
+    pub(super) fn take_shard_event(&self, shard: u16, event: ShardEvent) {
+        match event {
+            ShardEvent::ImageDurable { id, manifest } => {
+                self.advance_checkpoint(|sequence| sequence.image_durable(shard, id, manifest));
             }
-            self.consider_checkpoint();
+            ShardEvent::NoSpace => {
+                self.parts.checkpoints.disk_full.set(true);
+                self.note_disk_full(format!("shard-{shard:02}"));
+            }
+            ShardEvent::Failed { file, what } => {
+                self.fail(Failure::Store(format!("{file}: {what}")));
+            }
         }
     }
 
-    fn take_shard_events(&self, shard: u16) {
-        while let Some(event) = self.0.shards.next_event(shard) {
-            match event {
-                ShardEvent::ImageDurable { id, manifest } => {
-                    self.advance_checkpoint(|sequence| {
-                        sequence.image_durable(shard, id, manifest);
-                    });
-                }
-                ShardEvent::NoSpace => {
-                    self.0.checkpoints.disk_full.set(true);
-                    self.note_disk_full(format!("shard-{shard:02}"));
-                }
-                ShardEvent::Failed { file, what } => {
-                    self.fail(Failure::Store(format!("{file}: {what}")));
-                }
-            }
-        }
+    fn dirty(&self) -> Dirty {
+        self.0.board.dirty(self.0.shards.count())
     }
 
     /// Looks once a second whether a full disk has room again, whether the node is idle, and what the
     /// upkeep has to do.
     pub(super) async fn run_checkpoints(&self) {
-        while self.0.state.get() <= State::Serving {
+        while self.state() <= State::Serving {
             self.0.world.sleep(TICK).await;
-            if self.0.checkpoints.disk_full.replace(false) {
+            if self.parts.checkpoints.disk_full.replace(false) {
                 self.0.shards.retry_space();
+                self.0.links.tell_all(Notice::RetrySpace);
             }
             self.consider_space();
             self.consider_idle_checkpoint();
             self.consider_reclaim();
-            self.0.shards.wake_upkeep();
+            self.wake_upkeep();
         }
     }
 
     fn consider_idle_checkpoint(&self) {
-        let checkpoints = &self.0.checkpoints;
+        let checkpoints = &self.parts.checkpoints;
         let now = self.0.world.now().nanos();
-        let volume = self.0.sequencer.borrow().volume();
+        let volume = self.parts.sequencer.borrow().volume();
         let (seen, since) = checkpoints.quiet_since.get();
         if seen != volume {
             checkpoints.quiet_since.set((volume, now));
@@ -342,7 +336,7 @@ impl Node {
         let idle_nanos = self.0.options.checkpoints.idle.as_nanos();
         if u128::from(now.saturating_sub(since)) >= idle_nanos
             && checkpoints.is_idle()
-            && self.0.state.get() == State::Serving
+            && self.state() == State::Serving
             && self.volume_since_checkpoint().requests > 0
         {
             self.begin_checkpoint();
@@ -352,16 +346,19 @@ impl Node {
     /// Before a clean stop: makes a checkpoint if that is cheap, so that the next start has little to
     /// replay, and gives up waiting for it in time.
     pub(super) async fn checkpoint_before_stop(&self) {
-        let dirty = self.0.shards.dirty().dirty_bytes;
+        let dirty = self.dirty().dirty_bytes;
         let most = self.0.options.checkpoints.stop_dirty_bytes_max;
         if most == 0 || dirty > most {
             return;
         }
-        let settled = || self.0.state.get() == State::Failed || self.0.checkpoints.is_idle();
+        let settled = || {
+            let idle = self.parts.checkpoints.is_idle() && !self.parts.moves.is_under_way();
+            self.state() == State::Failed || idle
+        };
         let checkpoint = async {
             // One that is under way does not cover what came after its freeze.
             self.0.changed.until(settled).await;
-            if self.volume_since_checkpoint().requests > 0 && self.0.state.get() != State::Failed {
+            if self.volume_since_checkpoint().requests > 0 && self.state() != State::Failed {
                 self.begin_checkpoint();
                 self.0.changed.until(settled).await;
             }
@@ -370,6 +367,46 @@ impl Node {
             self.0
                 .logger
                 .info("stopping without waiting for the checkpoint", &[]);
+        }
+    }
+}
+
+impl Node {
+    /// The background task of the shards that live here: polls them for I/O in turn, a slice each, and takes
+    /// their events home.
+    pub(super) async fn run_shards(&self) {
+        let mut requests = Vec::new();
+        loop {
+            self.0.shards.background_work().await;
+            loop {
+                let mut emitted = false;
+                for shard in 0..self.0.shards.count() {
+                    if self.state() >= State::Stopped {
+                        return;
+                    }
+                    emitted |= self.0.shards.poll(shard, &mut requests);
+                    while let Some(event) = self.0.shards.next_event(shard) {
+                        self.report(shard, event);
+                    }
+                    self.0.world.yield_if_due().await;
+                }
+                if !emitted {
+                    break;
+                }
+            }
+            if let Some(home) = self.home() {
+                home.consider_checkpoint();
+            }
+        }
+    }
+
+    fn report(&self, shard: u16, event: ShardEvent) {
+        match self.home() {
+            Some(home) => home.take_shard_event(shard, event),
+            None => {
+                let call = Call::ShardEvent { shard, event };
+                self.0.links.call(HOME, Waiter::Nobody, call);
+            }
         }
     }
 }

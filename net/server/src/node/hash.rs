@@ -26,7 +26,7 @@ impl Node {
     pub async fn hash_kv(&self, revision: i64) -> Result<StoreHash, WriteError> {
         loop {
             let header = self.header();
-            let compact_revision = self.0.compact_revision.get();
+            let compact_revision = self.compact_revision();
             if revision > 0 && revision < compact_revision {
                 return Err(WriteError::Command(CommandError::Compacted));
             }
@@ -38,11 +38,7 @@ impl Node {
                 revision => revision,
             };
             let mut read = HashRead::new(at, compact_revision, self.0.shards.count());
-            while let Some((shard, request)) = read.poll() {
-                let reply = self.ask(shard, request).await?;
-                read.on_reply(shard, reply);
-                self.0.world.yield_if_due().await;
-            }
+            self.fan_out(&mut read).await?;
             if let Ok(hash) = read.finish() {
                 return Ok(StoreHash {
                     header,

@@ -5,7 +5,7 @@ use engine::command::{Command, LEASES_PER_EXPIRE_MAX, LeaseId};
 use engine::lease::LeaseChange;
 use engine::read::LeaseKeysRead;
 
-use super::{Node, State, WriteError};
+use super::{Home, Node, State, WriteError};
 use crate::planted::{Bug, planted};
 use bytes::Bytes;
 
@@ -19,45 +19,28 @@ pub struct LeaseStatus {
 }
 
 impl Node {
-    pub(super) fn take_lease_changes(&self, changes: &[LeaseChange]) {
-        if changes.is_empty() {
-            return;
-        }
-        let now = self.0.world.now().nanos();
-        let mut leases = self.0.leases.borrow_mut();
-        for change in changes {
-            match *change {
-                LeaseChange::Granted { id, ttl } => leases.granted(id, ttl, now),
-                LeaseChange::Revoked { id } => leases.revoked(id),
-            }
-        }
-        self.0.lease_work.raise();
-    }
-
     /// Renews a lease; its TTL in seconds, or `None` if there is no such lease.
-    pub fn keep_alive(&self, id: LeaseId) -> Option<i64> {
-        if planted(Bug::ForgetRenewal) {
-            return self.0.leases.borrow().granted_ttl(id);
-        }
-        let now = self.0.world.now().nanos();
-        self.0.leases.borrow_mut().renew(id, now)
+    ///
+    /// # Errors
+    /// `Stopped` if home is gone.
+    pub async fn keep_alive(&self, id: LeaseId) -> Result<Option<i64>, WriteError> {
+        self.at_home(move |home| home.keep_alive(id)).await
     }
 
     /// What is known of a lease.
-    pub fn lease_status(&self, id: LeaseId) -> Option<LeaseStatus> {
-        let now = self.0.world.now().nanos();
-        let leases = self.0.leases.borrow();
-        let granted_ttl = leases.granted_ttl(id)?;
-        let remaining_ttl = leases.remaining_seconds(id, now)?;
-        Some(LeaseStatus {
-            granted_ttl,
-            remaining_ttl,
-        })
+    ///
+    /// # Errors
+    /// `Stopped` if home is gone.
+    pub async fn lease_status(&self, id: LeaseId) -> Result<Option<LeaseStatus>, WriteError> {
+        self.at_home(move |home| home.lease_status(id)).await
     }
 
     /// Ids of all leases, ascending.
-    pub fn leases(&self) -> Vec<LeaseId> {
-        self.0.leases.borrow().ids()
+    ///
+    /// # Errors
+    /// `Stopped` if home is gone.
+    pub async fn leases(&self) -> Result<Vec<LeaseId>, WriteError> {
+        self.at_home(Home::leases).await
     }
 
     /// Keys attached to a lease, in key order.
@@ -66,29 +49,73 @@ impl Node {
     /// `Stopped` when the node ends meanwhile.
     pub async fn keys_of_lease(&self, id: LeaseId) -> Result<Vec<Bytes>, WriteError> {
         let mut read = LeaseKeysRead::new(id, self.0.shards.count());
-        while let Some((shard, request)) = read.poll() {
-            let reply = self.ask(shard, request).await?;
-            read.on_reply(shard, reply);
-        }
+        self.fan_out(&mut read).await?;
         Ok(read.finish())
+    }
+}
+
+impl Home {
+    pub(super) fn take_lease_changes(&self, changes: &[LeaseChange]) {
+        if changes.is_empty() {
+            return;
+        }
+        let now = self.0.world.now().nanos();
+        let mut leases = self.parts.leases.borrow_mut();
+        for change in changes {
+            match *change {
+                LeaseChange::Granted { id, ttl } => leases.granted(id, ttl, now),
+                LeaseChange::Revoked { id } => leases.revoked(id),
+            }
+        }
+        self.parts.lease_work.raise();
+    }
+
+    /// As [`Node::keep_alive`].
+    fn keep_alive(&self, id: LeaseId) -> Option<i64> {
+        if planted(Bug::ForgetRenewal) {
+            return self.parts.leases.borrow().granted_ttl(id);
+        }
+        let now = self.0.world.now().nanos();
+        self.parts.leases.borrow_mut().renew(id, now)
+    }
+
+    /// As [`Node::leases`].
+    pub fn leases(&self) -> Vec<LeaseId> {
+        self.parts.leases.borrow().ids()
+    }
+
+    /// As [`Node::lease_status`].
+    pub fn lease_status(&self, id: LeaseId) -> Option<LeaseStatus> {
+        let now = self.0.world.now().nanos();
+        let leases = self.parts.leases.borrow();
+        let granted_ttl = leases.granted_ttl(id)?;
+        let remaining_ttl = leases.remaining_seconds(id, now)?;
+        Some(LeaseStatus {
+            granted_ttl,
+            remaining_ttl,
+        })
     }
 
     /// Proposes the expiry of leases when their deadline has passed, in groups.
     pub(super) async fn run_leases(&self) {
         loop {
-            if self.0.state.get() > State::Serving {
+            if self.state() > State::Serving {
                 return;
             }
-            if self.0.state.get() == State::Serving {
+            if self.state() == State::Serving {
                 let now = self.0.world.now().nanos();
-                let due = self.0.leases.borrow_mut().due(now, LEASES_PER_EXPIRE_MAX);
+                let due = self
+                    .parts
+                    .leases
+                    .borrow_mut()
+                    .due(now, LEASES_PER_EXPIRE_MAX);
                 if !due.is_empty() {
                     self.expire(due).await;
                     continue;
                 }
             }
-            let deadline = self.0.leases.borrow().next_deadline();
-            wait_for(&self.0.world, &self.0.lease_work, deadline).await;
+            let deadline = self.parts.leases.borrow().next_deadline();
+            wait_for(&self.0.world, &self.parts.lease_work, deadline).await;
         }
     }
 
@@ -104,7 +131,7 @@ impl Node {
                 ],
             );
             let now = self.0.world.now().nanos();
-            self.0.leases.borrow_mut().expiry_failed(&ids, now);
+            self.parts.leases.borrow_mut().expiry_failed(&ids, now);
         }
     }
 }

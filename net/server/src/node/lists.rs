@@ -17,7 +17,8 @@ use engine::read::{
 use engine::shard::{PinId, ShardReply, ShardRequest};
 use reactor::Timestamp;
 
-use super::{Answer, Header, Node, State, WriteError, wait_for};
+use super::leases::wait_for;
+use super::{Answer, Header, Node, State, WriteError};
 use crate::local::Flag;
 
 /// Answers with more bytes of keys and values than this are not held in memory.
@@ -26,12 +27,14 @@ const WHOLE_BYTES_MAX: usize = 1 << 20;
 const PIN_TIME_MAX: Duration = Duration::from_secs(10 * 60);
 /// Requests of one list under way.
 const ASKED_MAX: usize = 64;
+/// Bits of a pin's number that count; above them stands the core.
+const PIN_COUNT_BITS: u32 = 48;
 /// Pieces are gathered up to this many bytes.
 const PIECE_BYTES: usize = 64 << 10;
 
 /// The pins of a node's lists.
-#[derive(Default)]
 pub(super) struct Lists {
+    /// Number of the last pin; the core stands in its upper bits.
     last: Cell<u64>,
     /// When each pin came; the oldest has the lowest number.
     pins: RefCell<BTreeMap<PinId, Timestamp>>,
@@ -44,6 +47,18 @@ pub(super) struct Lists {
 struct Pin {
     node: Node,
     id: PinId,
+}
+
+impl Lists {
+    /// Of one core; the pins of all have different numbers.
+    pub(super) fn of_core(core: u16) -> Lists {
+        Lists {
+            last: Cell::new(u64::from(core) << PIN_COUNT_BITS),
+            pins: RefCell::default(),
+            released: RefCell::default(),
+            work: Flag::default(),
+        }
+    }
 }
 
 impl Drop for Pin {
@@ -88,7 +103,7 @@ impl Node {
     /// # Errors
     /// As for [`Node::execute`].
     pub async fn range_or_list(&self, range: Authorized<Range>) -> Result<Ranged, WriteError> {
-        self.0.requests.set(self.0.requests.get() + 1);
+        self.note_request();
         let bytes_max = match ListOrder::of(&range) {
             Some(_) => WHOLE_BYTES_MAX,
             None => usize::MAX,
@@ -106,7 +121,7 @@ impl Node {
     pub async fn list(&self, range: Authorized<Range>) -> Result<List, WriteError> {
         loop {
             let header = self.header();
-            let compacted = self.0.compact_revision.get();
+            let compacted = self.compact_revision();
             let at = resolve_revision(&range, header.revision, compacted)
                 .map_err(WriteError::Command)?;
             if let Some(pin) = self.pin(at).await? {
@@ -160,7 +175,7 @@ impl Node {
     pub(super) async fn run_lists(&self) {
         let lists = &self.0.lists;
         let time_max = PIN_TIME_MAX.as_nanos() as u64;
-        while self.0.state.get() < State::Stopped {
+        while self.state() < State::Stopped {
             let oldest = lists.pins.borrow().values().next().copied();
             let deadline = oldest.map(|since| since.nanos().saturating_add(time_max));
             if lists.released.borrow().is_empty() {

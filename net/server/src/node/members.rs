@@ -5,7 +5,7 @@ use engine::auth::{Identity, Policy, authorize_command};
 use engine::command::{Command, MemberAttributes};
 use reactor::Class;
 
-use super::Node;
+use super::{Answer, Home, Node, WriteError};
 use crate::services::CLUSTER_VERSION;
 
 /// One member.
@@ -23,8 +23,25 @@ pub struct Member {
 
 impl Node {
     /// All members.
-    pub fn members(&self) -> Vec<Member> {
-        let sequencer = self.0.sequencer.borrow();
+    ///
+    /// # Errors
+    /// `Stopped` if home is gone.
+    pub async fn members(&self) -> Result<Vec<Member>, WriteError> {
+        self.at_home(Home::members).await
+    }
+
+    /// Whether the cluster version has been agreed on.
+    ///
+    /// # Errors
+    /// `Stopped` if home is gone.
+    pub async fn cluster_version_is_set(&self) -> Result<bool, WriteError> {
+        self.at_home(Home::cluster_version_is_set).await
+    }
+}
+
+impl Home {
+    fn members(&self) -> Vec<Member> {
+        let sequencer = self.parts.sequencer.borrow();
         let id = self.0.identity.member_id;
         let attributes = sequencer
             .coordinator()
@@ -40,9 +57,8 @@ impl Node {
         }]
     }
 
-    /// Whether the cluster version has been agreed on.
-    pub fn cluster_version_is_set(&self) -> bool {
-        self.0
+    fn cluster_version_is_set(&self) -> bool {
+        self.parts
             .sequencer
             .borrow()
             .coordinator()
@@ -59,7 +75,7 @@ impl Node {
             client_urls: self.0.options.client_urls.clone(),
         };
         let (published, version) = {
-            let sequencer = self.0.sequencer.borrow();
+            let sequencer = self.parts.sequencer.borrow();
             let coordinator = sequencer.coordinator();
             let published = coordinator.members().any(|member| *member == attributes);
             (
@@ -74,23 +90,23 @@ impl Node {
         if !version {
             commands.push(Command::ClusterVersion(CLUSTER_VERSION.to_owned()));
         }
-        let node = self.clone();
+        let home = self.clone();
         drop(self.0.world.spawn(Class::Request, async move {
             for command in commands {
-                if let Err(error) = node.write_as_member(command).await {
+                if let Err(error) = home.write_as_member(command).await {
                     let error = format!("{error:?}");
-                    node.0
+                    home.0
                         .logger
                         .warn("failed to publish", &[("error", error.into())]);
                     return;
                 }
             }
-            let id = format!("{:x}", node.0.identity.member_id);
-            node.0.logger.info(
+            let id = format!("{:x}", home.0.identity.member_id);
+            home.0.logger.info(
                 "published local member to cluster through raft",
                 &[("local-member-id", id.into())],
             );
-            node.0.logger.info(
+            home.0.logger.info(
                 "enabled capabilities for version",
                 &[("cluster-version", "3.7".into())],
             );
@@ -98,14 +114,12 @@ impl Node {
     }
 
     /// A command of the member itself.
-    pub(super) async fn write_as_member(
-        &self,
-        command: Command,
-    ) -> Result<super::Answer, super::WriteError> {
+    pub(super) async fn write_as_member(&self, command: Command) -> Result<Answer, WriteError> {
         let command = match authorize_command(command, &Identity::Member, &Policy::Disabled) {
             Ok(command) => command,
             Err(error) => unreachable!("a member may do everything: {error}"),
         };
-        self.write(&command).await
+        let outcome = self.write_anyhow(&command).await?;
+        self.answer_of(outcome)
     }
 }

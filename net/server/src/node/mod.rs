@@ -1,14 +1,20 @@
-//! A running member: its pipeline, its reads, its leases and its watches, behind one handle.
+//! A running member on one of its cores: reads, watches and the way home, behind one handle.
 //!
-//! The handle is what the services of the edge and the simulator call. The only way in for a
-//! client's request is [`Node::execute`], which takes nothing but an [`Authorized`] operation.
+//! The handle is what the services of the edge and the simulator call; each core of a member has its own. The only
+//! way in for a client's request is [`Node::execute`], which takes nothing but an [`Authorized`] operation.
+//! What exists once per member, the sequencer before all, is behind [`Home`], on one of the cores.
 
 mod auto_compaction;
+mod calls;
 mod checkpoints;
+mod connections;
+mod dispatch;
 mod hash;
+mod home;
 mod leases;
 mod lists;
 mod members;
+mod moves;
 mod open;
 mod reads;
 mod scrub;
@@ -19,6 +25,7 @@ mod watches;
 
 pub use checkpoints::{CheckpointOptions, CheckpointStatus};
 pub use hash::StoreHash;
+pub use home::Home;
 pub use leases::LeaseStatus;
 pub use lists::{List, ListBody, Ranged};
 pub use members::Member;
@@ -27,30 +34,26 @@ pub use open::{NodeOptions, StartError, StoreSizes};
 pub use sequencer::{WriteError, WriteOutcome};
 pub use watches::WatchStream;
 
-use std::cell::{Cell, RefCell};
+use std::any::Any;
+use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
 
 use engine::auth::{Authorized, AuthorizedOperation};
 use engine::command::{AlarmKind, Command, Operation, Reply};
-use engine::coordinator::{Applied, Published};
-use engine::lease_clock::LeaseClock;
+use engine::coordinator::Applied;
 use engine::shard::Damage;
 use reactor::{Class, World};
 
-use crate::disk::Disk;
+use crate::cores::call::{Call, Links, Response, Waiter};
+use crate::cores::{Board, HOME};
 use crate::identity::Identity;
 use crate::local::{Changed, Flag, one_shot};
 use crate::log::Logger;
-use crate::planted::{Bug, planted};
 use crate::shards::Shards;
-use leases::wait_for;
-use sequencer::{Sequencer, TurnEffects};
+use home::HomeParts;
 
-/// How often requests without an outcome are looked for.
-const TIMEOUT_SWEEP_INTERVAL: Duration = Duration::from_millis(500);
-
-/// A running member; cheap to clone, lives on its core.
+/// A running member on one core; cheap to clone, lives on its core.
 #[derive(Clone)]
 pub struct Node(Rc<Inner>);
 
@@ -59,38 +62,30 @@ struct Inner {
     options: NodeOptions,
     identity: Identity,
     logger: Rc<Logger>,
-    disk: Disk,
+    core: u16,
+    board: Arc<Board>,
+    links: Rc<Links>,
+    /// The shards that live here.
     shards: Rc<Shards>,
-    sequencer: RefCell<Sequencer>,
-    /// Raised when the pipeline has something to do.
+    /// Raised when a completion waits, and at home when the pipeline has something to do.
     work: Rc<Flag>,
-    /// Raised when a request waits for an entry.
-    submitted: Flag,
-    applied: Cell<Applied>,
-    compact_revision: Cell<i64>,
-    raft_term: Cell<u64>,
-    leads: Cell<bool>,
-    state: Cell<State>,
+    /// Raised when a shard or a connection has come to this core.
+    load: Rc<Flag>,
+    /// Notified when the member's state may have changed.
     changed: Changed,
-    failure: RefCell<Option<Failure>>,
-    leases: RefCell<LeaseClock>,
-    lease_work: Flag,
+    connections: connections::Connections,
     watches: watches::Watches,
     lists: lists::Lists,
-    checkpoints: checkpoints::Checkpoints,
-    space: space::Space,
     upkeep: upkeep::Upkeep,
-    scrub: scrub::Scrub,
-    /// How many requests clients have made in this life.
+    /// Requests that came to this core and to its shards in this life.
     requests: Cell<u64>,
+    /// What exists once per member, on one core.
+    home: Option<Rc<HomeParts>>,
 }
 
-/// A request that waited this long for its outcome is worth a line in the log.
-const SLOW_REQUEST: Duration = Duration::from_secs(1);
-
-/// Where a node is in its life.
+/// Where a member is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum State {
+pub enum State {
     /// Replaying and electing.
     Starting,
     /// Answering.
@@ -101,6 +96,19 @@ enum State {
     Stopped,
     /// A write or flush failed.
     Failed,
+}
+
+impl State {
+    /// The state whose discriminant this is.
+    pub(crate) fn from_number(number: u8) -> State {
+        match number {
+            0 => State::Starting,
+            1 => State::Serving,
+            2 => State::Stopping,
+            3 => State::Stopped,
+            _ => State::Failed,
+        }
+    }
 }
 
 /// What ended a node.
@@ -171,6 +179,16 @@ impl Node {
         &self.0.world
     }
 
+    /// Its number among the cores of the member; 0 is home.
+    pub fn core(&self) -> u16 {
+        self.0.core
+    }
+
+    /// What all cores of the member may read.
+    pub fn board(&self) -> &Arc<Board> {
+        &self.0.board
+    }
+
     /// Settings.
     pub fn options(&self) -> &NodeOptions {
         &self.0.options
@@ -188,7 +206,7 @@ impl Node {
 
     /// A header at the newest visible revision.
     pub fn header(&self) -> Header {
-        self.header_at(self.0.applied.get().revision)
+        self.header_at(self.0.board.visible.revision())
     }
 
     fn header_at(&self, revision: i64) -> Header {
@@ -196,8 +214,14 @@ impl Node {
             cluster_id: self.0.identity.cluster_id,
             member_id: self.0.identity.member_id,
             revision,
-            raft_term: self.0.raft_term.get(),
+            raft_term: self.0.board.visible.raft_term(),
         }
+    }
+
+    /// What exists once per member, if this is the core where it is.
+    pub fn home(&self) -> Option<Home> {
+        let parts = self.0.home.as_ref()?;
+        Some(Home::new(self, parts))
     }
 
     /// Executes an operation.
@@ -205,29 +229,33 @@ impl Node {
     /// # Errors
     /// See [`WriteError`]; a write that timed out may still take effect.
     pub async fn execute(&self, operation: Authorized<Operation>) -> Result<Answer, WriteError> {
-        self.0.requests.set(self.0.requests.get() + 1);
+        self.note_request();
         match operation.split() {
-            AuthorizedOperation::Write(command) => {
-                self.check_quota(&command)?;
-                self.write(&command).await
-            }
+            AuthorizedOperation::Write(command) => self.write(command).await,
             AuthorizedOperation::Range(range) => self.range(&range).await,
             AuthorizedOperation::ReadTxn(txn) => self.read_txn(&txn).await,
         }
     }
 
-    /// Sends a command through the log and waits for its outcome.
-    async fn write(&self, command: &Authorized<Command>) -> Result<Answer, WriteError> {
-        if self.0.state.get() > State::Serving {
-            return Err(WriteError::Stopped);
-        }
-        let (responder, waiting) = one_shot();
-        let submitted = self.0.sequencer.borrow_mut().submit(command, responder);
-        if let Err((error, _responder)) = submitted {
-            return Err(error);
-        }
-        self.0.submitted.raise();
-        let outcome = waiting.await.ok_or(WriteError::Stopped)??;
+    fn note_request(&self) {
+        self.0.requests.set(self.0.requests.get() + 1);
+    }
+
+    /// Sends a client's command through the log and waits for its outcome.
+    async fn write(&self, command: Authorized<Command>) -> Result<Answer, WriteError> {
+        let outcome = match self.home() {
+            Some(home) => home.write(&command).await?,
+            None if self.state() > State::Serving => return Err(WriteError::Stopped),
+            None => match self.call(HOME, Call::Write(command)).await {
+                Some(Response::Written(written)) => written?,
+                Some(_) => unreachable!("a write is answered by its outcome"),
+                None => return Err(WriteError::Stopped),
+            },
+        };
+        self.answer_of(outcome)
+    }
+
+    fn answer_of(&self, outcome: WriteOutcome) -> Result<Answer, WriteError> {
         match outcome.result {
             Ok(reply) => Ok(Answer {
                 header: self.header_at(outcome.revision),
@@ -237,15 +265,50 @@ impl Node {
         }
     }
 
+    /// Calls another core; `None` if that is gone.
+    async fn call(&self, core: u16, call: Call) -> Option<Response> {
+        let (responder, waiting) = one_shot();
+        self.0.links.call(core, Waiter::Task(responder), call);
+        waiting.await
+    }
+
+    /// What `look` finds at home.
+    ///
+    /// # Errors
+    /// `Stopped` if home is gone.
+    pub async fn at_home<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Home) -> T + Send + 'static,
+    ) -> Result<T, WriteError> {
+        if let Some(home) = self.home() {
+            return Ok(look(&home));
+        }
+        let carried = move |home: &Home| -> Box<dyn Any + Send> { Box::new(look(home)) };
+        match self.call(HOME, Call::Home(Box::new(carried))).await {
+            Some(Response::Home(found)) => match found.downcast() {
+                Ok(found) => Ok(*found),
+                Err(_) => unreachable!("home answers what it was asked"),
+            },
+            Some(_) => unreachable!("home answers what it was asked"),
+            None => Err(WriteError::Stopped),
+        }
+    }
+
+    fn state(&self) -> State {
+        self.0.board.visible.state()
+    }
+
+    /// Waits until the member is in `state` or a later one.
+    async fn reached(&self, state: State) {
+        self.0.changed.until(|| self.state() >= state).await;
+    }
+
     /// Waits until the node answers, or has failed.
     ///
     /// # Errors
     /// What failed.
     pub async fn ready(&self) -> Result<(), String> {
-        self.0
-            .changed
-            .until(|| self.0.state.get() >= State::Serving)
-            .await;
+        self.reached(State::Serving).await;
         match self.failure() {
             Some(failure) => Err(failure.to_string()),
             None => Ok(()),
@@ -254,133 +317,95 @@ impl Node {
 
     /// Why the node has failed, if it has.
     pub fn failure(&self) -> Option<Failure> {
-        self.0.failure.borrow().clone()
+        self.0.board.visible.failure().cloned()
     }
 
     /// Waits until the node has failed, and says why.
     pub async fn failed(&self) -> String {
-        self.0
-            .changed
-            .until(|| self.0.state.get() == State::Failed)
-            .await;
+        self.0.changed.until(|| self.state() == State::Failed).await;
         let failure = self.failure();
         failure.map_or_else(String::new, |failure| failure.to_string())
     }
 
-    /// Ends the node: nothing is taken or acknowledged any more.
-    fn fail(&self, failure: Failure) {
-        self.0.sequencer.borrow_mut().fail();
-        self.end_failed(failure);
-    }
-
-    fn end_failed(&self, failure: Failure) {
-        self.0.failure.borrow_mut().get_or_insert(failure);
-        self.0.state.set(State::Failed);
-        self.0.watches.wake_all();
-        self.0.changed.notify();
-        // The pipeline's task ends.
-        self.0.work.raise();
-    }
-
     /// Finishes what was taken, closes the log and returns once it is durable.
     pub async fn stop(&self) {
-        if self.0.state.get() < State::Stopping {
-            self.0.state.set(State::Stopping);
+        match self.home() {
+            Some(home) => home.stop().await,
+            None => {
+                let stop = |home: &Home| {
+                    let home = home.clone();
+                    let world = home.world().clone();
+                    drop(world.spawn(Class::Request, async move { home.stop().await }));
+                };
+                // A home that is gone has stopped.
+                if self.at_home(stop).await.is_ok() {
+                    self.reached(State::Stopped).await;
+                }
+            }
         }
-        self.0.watches.wake_all();
-        let idle = || self.0.state.get() == State::Failed || !self.0.sequencer.borrow().is_busy();
-        self.0.work.raise();
-        self.0.changed.until(idle).await;
-        self.checkpoint_before_stop().await;
-        if self.0.state.get() == State::Failed {
-            return;
-        }
-        self.0.sequencer.borrow_mut().stop();
-        self.0.work.raise();
-        self.0
-            .changed
-            .until(|| self.0.state.get() >= State::Stopped)
-            .await;
+    }
+
+    /// Waits until the log is closed, or the node has failed: nothing is left to do on this core.
+    pub async fn ended(&self) {
+        self.reached(State::Stopped).await;
     }
 
     /// Whether the node finishes or has ended.
     pub fn is_stopping(&self) -> bool {
-        self.0.state.get() >= State::Stopping
+        self.state() >= State::Stopping
     }
 
     /// What is visible.
     pub fn applied(&self) -> Applied {
-        self.0.applied.get()
+        self.0.board.visible.applied()
     }
 
     /// Reads below this revision are refused; 0 before the first compaction.
     pub fn compact_revision(&self) -> i64 {
-        self.0.compact_revision.get()
+        self.0.board.visible.compact_revision()
     }
 
     /// Chain over the effects of all applied entries.
     pub fn apply_hash(&self) -> u64 {
-        self.0.sequencer.borrow().coordinator().apply_hash()
+        self.0.board.visible.apply_hash()
     }
 
     /// Figures.
-    pub fn status(&self) -> Status {
-        let sizes = self.0.shards.sizes();
-        let sequencer = self.0.sequencer.borrow();
-        let raft = sequencer.raft_status();
-        Status {
-            leader: raft.leader.map_or(0, |member| member.0),
-            raft_index: raft.commit.0,
-            applied_index: sequencer.applied().index,
-            size_bytes: sizes.bytes,
-            size_in_use_bytes: sizes.bytes_in_use,
-            quota_bytes: self.0.options.quota_bytes,
-            alarms: sequencer.coordinator().alarms().iter().collect(),
-            damaged_places: self.damaged_places(),
-        }
+    ///
+    /// # Errors
+    /// `Stopped` if home is gone.
+    pub async fn status(&self) -> Result<Status, WriteError> {
+        self.at_home(Home::status).await
     }
 
     /// Raised alarms.
-    pub fn alarms(&self) -> Vec<(u64, AlarmKind)> {
-        self.0
-            .sequencer
-            .borrow()
-            .coordinator()
-            .alarms()
-            .iter()
-            .collect()
+    ///
+    /// # Errors
+    /// `Stopped` if home is gone.
+    pub async fn alarms(&self) -> Result<Vec<(u64, AlarmKind)>, WriteError> {
+        self.at_home(Home::alarms).await
     }
 
     /// Whether a leader is known.
     pub fn has_leader(&self) -> bool {
-        self.0.leads.get()
+        self.0.board.visible.has_leader()
     }
 
-    /// Starts the tasks of a node that was put together.
+    /// The latest checkpoint.
+    ///
+    /// # Errors
+    /// `Stopped` if home is gone.
+    pub async fn checkpoint_status(&self) -> Result<CheckpointStatus, WriteError> {
+        self.at_home(Home::checkpoint_status).await
+    }
+
+    /// Starts the tasks that every core has.
     fn start(&self) {
-        self.spawn(
-            Class::Consensus,
-            |node| async move { node.run_pipeline().await },
-        );
-        self.spawn(
-            Class::Request,
-            |node| async move { node.run_batches().await },
-        );
-        self.spawn(Class::Background, |node| async move {
-            node.run_timeouts().await
-        });
-        self.spawn(
-            Class::Request,
-            |node| async move { node.run_leases().await },
-        );
         self.spawn(
             Class::Request,
             |node| async move { node.run_watches().await },
         );
-        self.spawn(
-            Class::Request,
-            |node| async move { node.run_lists().await },
-        );
+        self.spawn(Class::Request, |node| async move { node.run_lists().await });
         self.spawn(Class::Background, |node| async move {
             node.run_progress().await
         });
@@ -388,154 +413,28 @@ impl Node {
             Class::Background,
             |node| async move { node.run_shards().await },
         );
-        self.spawn(Class::Background, |node| async move {
-            node.run_checkpoints().await
-        });
         self.spawn(
             Class::Background,
             |node| async move { node.run_upkeep().await },
         );
-        self.spawn(
-            Class::Background,
-            |node| async move { node.run_scrub().await },
-        );
-        self.spawn(Class::Background, |node| async move {
-            node.run_auto_compaction().await
-        });
+        match self.home() {
+            Some(home) => home.start(),
+            None => {
+                self.spawn(
+                    Class::Consensus,
+                    |node| async move { node.run_disk().await },
+                );
+                self.spawn(
+                    Class::Background,
+                    |node| async move { node.run_report().await },
+                );
+            }
+        }
         self.0.work.raise();
     }
 
     /// Starts a task of the node; it ends with the node's core.
     fn spawn<F: Future<Output = ()> + 'static>(&self, class: Class, task: impl FnOnce(Node) -> F) {
         drop(self.0.world.spawn(class, task(self.clone())));
-    }
-
-    /// Wakes the pipeline behind the requests that are runnable now, so that they travel together.
-    async fn run_batches(&self) {
-        while self.0.state.get() <= State::Stopping {
-            self.0.submitted.wait().await;
-            self.0.work.raise();
-        }
-    }
-
-    /// The pipeline's task: runs it whenever there is something to do.
-    async fn run_pipeline(&self) {
-        loop {
-            let (effects, deadline) = {
-                let mut sequencer = self.0.sequencer.borrow_mut();
-                let effects = sequencer.turn(self.0.world.now().nanos());
-                (effects, sequencer.next_deadline())
-            };
-            let goes_on = effects.goes_on;
-            self.take_effects(effects);
-            if matches!(self.0.state.get(), State::Stopped | State::Failed) {
-                return;
-            }
-            if goes_on {
-                self.0.world.yield_now().await;
-                continue;
-            }
-            wait_for(&self.0.world, &self.0.work, deadline).await;
-        }
-    }
-
-    fn take_effects(&self, effects: TurnEffects) {
-        let state = self.0.state.get();
-        for published in effects.published {
-            self.take_published(published);
-        }
-        if effects.role_changed {
-            let status = self.0.sequencer.borrow().raft_status();
-            self.0.raft_term.set(status.term.0);
-            self.0.leads.set(status.leader.is_some());
-        }
-        if effects.disk_full {
-            self.note_disk_full("the log".to_owned());
-        }
-        for step in effects.checkpoints {
-            self.take_checkpoint_step(step);
-        }
-        if self.0.state.get() == State::Failed {
-            return;
-        }
-        if let Some(what) = effects.poisoned {
-            self.end_failed(Failure::Log(what));
-        } else if let Some(damage) = effects.damaged {
-            self.end_failed(Failure::Damaged(damage));
-        } else if effects.stopped {
-            self.0.state.set(State::Stopped);
-        } else if state == State::Starting && self.is_caught_up() {
-            self.0.state.set(State::Serving);
-            self.0.leases.borrow_mut().start(self.0.world.now().nanos());
-            self.0.lease_work.raise();
-            self.take_over_alarm();
-            self.0.shards.wake_upkeep();
-        }
-        if state != State::Serving || self.0.state.get() != state {
-            self.0.changed.notify();
-        }
-    }
-
-    /// Leads, has committed an entry of its own term, and everything committed is visible.
-    fn is_caught_up(&self) -> bool {
-        let mut sequencer = self.0.sequencer.borrow_mut();
-        sequencer
-            .read_index()
-            .is_some_and(|index| sequencer.applied().index >= index)
-    }
-
-    fn take_published(&self, published: Published) {
-        self.0.applied.set(published.applied);
-        if planted(Bug::AnnounceBeforeApplied) {
-            let Applied { index, revision } = published.applied;
-            let announced = Applied {
-                index,
-                revision: revision + 1,
-            };
-            self.0.applied.set(announced);
-        }
-        if let Some(revision) = published.compacted {
-            self.0.compact_revision.set(revision);
-            self.0.shards.wake_upkeep();
-        }
-        self.take_lease_changes(&published.lease_changes);
-        self.0.watches.published(&published);
-    }
-
-    /// Says where the pipeline stands when a request has waited long.
-    fn warn_of_backlog(&self, now_nanos: u64) {
-        let Some(backlog) = self.0.sequencer.borrow().backlog() else {
-            return;
-        };
-        let waited = Duration::from_nanos(now_nanos.saturating_sub(backlog.since_nanos));
-        if waited < SLOW_REQUEST {
-            return;
-        }
-        let waited_ms = waited.as_millis() as u64;
-        let fields = [
-            ("waited-ms", waited_ms.into()),
-            ("oldest-index", backlog.index.into()),
-            ("durable-index", backlog.durable.into()),
-            ("commit-index", backlog.committed.into()),
-            ("applied-index", backlog.applied.into()),
-            ("records-in-flight", backlog.records_in_flight.into()),
-            ("log-bytes-waiting", backlog.log_bytes_waiting.into()),
-            ("requests-waiting", backlog.requests_waiting.into()),
-        ];
-        self.0.logger.warn("a request waits for the log", &fields);
-    }
-
-    /// Ends the wait of requests that have no outcome after the request timeout.
-    async fn run_timeouts(&self) {
-        while self.0.state.get() <= State::Serving {
-            self.0.world.sleep(TIMEOUT_SWEEP_INTERVAL).await;
-            let now = self.0.world.now().nanos();
-            self.warn_of_backlog(now);
-            let timeout = self.0.options.request_timeout.as_nanos() as u64;
-            self.0
-                .sequencer
-                .borrow_mut()
-                .time_out(now.saturating_sub(timeout));
-        }
     }
 }

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,20 +19,28 @@ use reactor::World;
 use wal::{NewDirectory, OpenError, Opened, Opening, Superblock, Wal};
 
 use super::checkpoints::{CheckpointOptions, CheckpointStatus, Checkpoints};
+use super::connections::Connections;
+use super::dispatch::Dispatch;
+use super::home::HomeParts;
 use super::lists::Lists;
+use super::moves::Moves;
 use super::scrub::Scrub;
 use super::sequencer::{Parts, Sequencer};
 use super::space::Space;
-use super::upkeep::Upkeep;
+use super::upkeep::{Reclaim, Upkeep};
 use super::watches::Watches;
-use super::{Inner, Node, State};
+use super::{Inner, Node};
 use crate::config::AutoCompaction;
+use crate::cores::call::{Call, Facts, Links, Response, Waiter};
+use crate::cores::link::{Callee, CalleeEnd, Caller, CallerEnd};
+use crate::cores::placement::Placement;
+use crate::cores::{self, Board, HOME, Seat};
 use crate::disk::Disk;
 use crate::identity::Identity;
 use crate::local::{Changed, Flag};
 use crate::log::Logger;
 use crate::planted::{Bug, planted};
-use crate::shards::Shards;
+use crate::shards::{Place, Shards};
 
 /// Shards of a new data directory.
 const SHARDS: u8 = 4;
@@ -69,6 +78,8 @@ pub struct NodeOptions {
     pub store: StoreSizes,
     /// When checkpoints are made.
     pub checkpoints: CheckpointOptions,
+    /// Where the shards are, on several cores.
+    pub placement: Placement,
     /// What is compacted without being asked.
     pub auto_compaction: Option<AutoCompaction>,
     /// How long it takes to read everything once in search of damage; zero is never.
@@ -98,6 +109,7 @@ impl NodeOptions {
             log: wal::Config::default(),
             store: StoreSizes::default(),
             checkpoints: CheckpointOptions::default(),
+            placement: Placement::default(),
             auto_compaction: None,
             scrub_interval: Duration::ZERO,
             missing: None,
@@ -290,7 +302,7 @@ impl std::fmt::Display for StartError {
 impl std::error::Error for StartError {}
 
 impl Node {
-    /// Opens the data directory, or creates it, and starts the member. It answers once
+    /// Opens the data directory, or creates it, and starts the member on this core alone. It answers once
     /// [`Node::ready`] returns.
     ///
     /// # Errors
@@ -300,6 +312,27 @@ impl Node {
         options: NodeOptions,
         logger: Rc<Logger>,
     ) -> Result<Node, StartError> {
+        let mut seats = cores::seats(1, cores::LINK_CAPACITY);
+        let Some(seat) = seats.pop() else {
+            unreachable!("one seat was asked for")
+        };
+        Node::open_home(world, seat, options, logger).await
+    }
+
+    /// As [`Node::open`], for the first of several cores. The others [`Node::join`] with their seats.
+    ///
+    /// # Errors
+    /// See [`StartError`]; the other cores are told that there is no home.
+    ///
+    /// # Panics
+    /// If the seat is not that of home.
+    pub async fn open_home(
+        world: World,
+        seat: Seat,
+        options: NodeOptions,
+        logger: Rc<Logger>,
+    ) -> Result<Node, StartError> {
+        assert_eq!(seat.core(), HOME, "the first core opens");
         let work = Rc::new(Flag::default());
         let path = options.data_dir.clone();
         create_directory(&world, &path)
@@ -347,13 +380,55 @@ impl Node {
         check_owner(&options, &opened.superblock)?;
         log_recovery(&logger, &opened);
         let state = restore(&world, &options, &disk, &mut opened, &work).await?;
-        let node = Node::assemble(world, options, logger, disk, opened, state, work);
-        node.start();
+        let node = Node::assemble(world, seat, options, logger, disk, opened, state, work);
         Ok(node)
     }
 
+    /// Makes this core one of a member that its first core opens. `None` if that did not succeed.
+    pub async fn join(
+        world: World,
+        seat: Seat,
+        options: NodeOptions,
+        logger: Rc<Logger>,
+    ) -> Option<Node> {
+        let core = seat.core();
+        let (links, mut callees) = links_of(seat.callers, seat.callees);
+        let home = callees.first_mut()?;
+        let mut first = Vec::new();
+        while first.is_empty() {
+            let opened = std::future::poll_fn(|context| home.poll_requests(context, &mut first, 1));
+            if !opened.await {
+                return None;
+            }
+        }
+        let Some((answer, Call::Begin(facts))) = first.pop() else {
+            unreachable!("home says first that the member is open")
+        };
+        answer.answer(Response::Done);
+        let work = Rc::new(Flag::default());
+        let place = Place {
+            world: world.clone(),
+            core,
+            board: seat.board.clone(),
+            disk: Disk::new(world.clone(), options.data_dir.clone(), work.clone()),
+        };
+        let shards = Shards::new(place, facts.shards, Vec::new(), work.clone());
+        let common = Common {
+            world,
+            options,
+            logger,
+            board: seat.board,
+            links: Rc::new(links),
+            shards,
+            work,
+        };
+        Some(Node::begin(common, core, facts.identity, None, callees))
+    }
+
+    #[expect(clippy::too_many_arguments)]
     fn assemble(
         world: World,
+        seat: Seat,
         options: NodeOptions,
         logger: Rc<Logger>,
         disk: Disk,
@@ -362,7 +437,7 @@ impl Node {
         work: Rc<Flag>,
     ) -> Node {
         let superblock = &opened.superblock;
-        let found = Identity {
+        let identity = Identity {
             cluster_id: superblock.cluster_id,
             member_id: superblock.member_id,
         };
@@ -370,65 +445,165 @@ impl Node {
             shards,
             coordinator,
         } = state;
-        let shards = Shards::new(world.clone(), disk.clone(), shards, work.clone());
+        let (links, callees) = links_of(seat.callers, seat.callees);
+        let place = Place {
+            world: world.clone(),
+            core: HOME,
+            board: seat.board.clone(),
+            disk: disk.clone(),
+        };
+        let common = Common {
+            shards: Shards::new(place, coordinator.shards(), shards, work.clone()),
+            links: Rc::new(links),
+            board: seat.board,
+            world,
+            options,
+            logger,
+            work,
+        };
+        let parts = HomeParts::new(&common, identity, disk, opened, coordinator);
+        let facts = Facts {
+            identity,
+            shards: common.shards.count(),
+        };
+        for core in common.links.others() {
+            common.links.call(core, Waiter::Nobody, Call::Begin(facts));
+        }
+        Node::begin(common, HOME, identity, Some(Rc::new(parts)), callees)
+    }
+
+    /// Puts the node of a core together and starts its tasks.
+    fn begin(
+        common: Common,
+        core: u16,
+        identity: Identity,
+        home: Option<Rc<HomeParts>>,
+        callees: Vec<Callee<Call, Response>>,
+    ) -> Node {
+        let Common {
+            world,
+            options,
+            logger,
+            board,
+            links,
+            shards,
+            work,
+        } = common;
         shards.delay_loads(options.load_delay_max);
         if options.missing.is_some() {
             shards.expect_declared_missing();
         }
+        let load = shards.population().clone();
+        let visible = &board.visible;
+        let watches = Watches::new(visible.revision(), visible.compact_revision());
+        let node = Node(Rc::new(Inner {
+            world,
+            options,
+            identity,
+            logger,
+            core,
+            board,
+            links,
+            shards,
+            work,
+            load,
+            changed: Changed::default(),
+            connections: Connections::default(),
+            watches,
+            lists: Lists::of_core(core),
+            upkeep: Upkeep::default(),
+            requests: Cell::new(0),
+            home,
+        }));
+        node.start_links(callees);
+        node.start();
+        node
+    }
+}
+
+/// What the parts of a node on one core share.
+struct Common {
+    world: World,
+    options: NodeOptions,
+    logger: Rc<Logger>,
+    board: Arc<Board>,
+    links: Rc<Links>,
+    shards: Rc<Shards>,
+    work: Rc<Flag>,
+}
+
+impl HomeParts {
+    /// Of a member whose log was opened and whose state was restored.
+    fn new(
+        common: &Common,
+        identity: Identity,
+        disk: Disk,
+        opened: Opened,
+        coordinator: Coordinator,
+    ) -> HomeParts {
+        let superblock = &opened.superblock;
         let status = CheckpointStatus {
             id: superblock.checkpoint_id,
             index: superblock.checkpoint_index.0,
             count: 0,
         };
         let checkpoints = Checkpoints::new(status, superblock.checkpoint_ids_reserved);
+        let now = common.world.now();
         let mut leases = LeaseClock::new();
         for (id, ttl) in coordinator.leases().iter() {
-            leases.granted(id, ttl, world.now().nanos());
+            leases.granted(id, ttl, now.nanos());
         }
-        let raft = restored_raft(&world, &options, &opened, found);
-        let applied = coordinator.applied();
-        let compact_revision = coordinator.compact_revision();
+        let raft = restored_raft(&common.world, &common.options, &opened, identity);
         let term = opened.term.0;
+        let visible = &common.board.visible;
+        visible.publish(coordinator.applied(), coordinator.apply_hash());
+        visible.set_compact_revision(coordinator.compact_revision());
+        visible.set_role(term, false);
+        let dispatch = Rc::new(Dispatch::new(
+            common.shards.clone(),
+            common.links.clone(),
+            common.board.clone(),
+            common.work.clone(),
+        ));
         let sequencer = Sequencer::new(Parts {
             raft,
             wal: opened.wal,
             entries: opened.entries,
             coordinator,
-            shards: shards.clone(),
-            disk: disk.clone(),
-            member_id: found.member_id,
+            dispatch: dispatch.clone(),
+            board: common.board.clone(),
+            disk,
+            member_id: identity.member_id,
             // Later lives start above what earlier ones can have reached.
             first_request_id: term << 40,
-            entries_in_flight_max: options.entries_in_flight_max,
+            entries_in_flight_max: common.options.entries_in_flight_max,
         });
-        Node(Rc::new(Inner {
-            watches: Watches::new(applied.revision, compact_revision),
-            lists: Lists::default(),
-            checkpoints,
-            world,
-            options,
-            identity: found,
-            logger,
-            disk,
-            shards,
+        let heralds = (0..common.board.cores()).map(|_| Cell::default());
+        HomeParts {
             sequencer: RefCell::new(sequencer),
-            work,
+            dispatch,
             submitted: Flag::default(),
-            applied: Cell::new(applied),
-            compact_revision: Cell::new(compact_revision),
-            raft_term: Cell::new(term),
-            leads: Cell::new(false),
-            state: Cell::new(State::Starting),
-            changed: Changed::default(),
-            failure: RefCell::default(),
             leases: RefCell::new(leases),
             lease_work: Flag::default(),
+            checkpoints,
             space: Space::default(),
-            upkeep: Upkeep::default(),
+            reclaim: Reclaim::default(),
             scrub: Scrub::default(),
-            requests: Cell::new(0),
-        }))
+            moves: Moves::default(),
+            heralds: heralds.collect(),
+        }
     }
+}
+
+/// Brings the ends of a seat's links to life.
+fn links_of(
+    callers: Vec<Option<CallerEnd<Call, Response>>>,
+    callees: Vec<Option<CalleeEnd<Call, Response>>>,
+) -> (Links, Vec<Callee<Call, Response>>) {
+    let caller = |end: Option<_>| end.map(|end| Rc::new(Caller::new(end)));
+    let callers = callers.into_iter().map(caller).collect();
+    let callees = callees.into_iter().flatten().map(Callee::new);
+    (Links::new(callers), callees.collect())
 }
 
 /// Refuses a directory of another member.

@@ -12,7 +12,9 @@ use std::time::Duration;
 use engine::shard::Damage;
 use reactor::Timestamp;
 
-use super::{Node, State};
+use super::{Home, State};
+use crate::cores::HOME;
+use crate::cores::call::{Call, Response};
 use crate::shards::Scrubbed;
 
 /// Steps of the clock in one interval.
@@ -80,7 +82,7 @@ impl Budget {
     }
 }
 
-impl Node {
+impl Home {
     /// The scrub's task.
     pub(super) async fn run_scrub(&self) {
         if self.0.options.scrub_interval.is_zero() {
@@ -88,10 +90,10 @@ impl Node {
         }
         let mut budget = Budget::new(self.0.options.scrub_interval);
         let mut round = self.next_scrub_round();
-        while self.0.state.get() <= State::Serving {
+        while self.state() <= State::Serving {
             self.0.world.sleep(budget.tick).await;
             budget.earn();
-            while self.0.state.get() == State::Serving && !budget.is_spent() {
+            while self.state() == State::Serving && !budget.is_spent() {
                 if !self.scrub_step(&mut round, &mut budget).await {
                     break;
                 }
@@ -115,7 +117,7 @@ impl Node {
         let shards = self.0.shards.count();
         let shard = (round.first_shard + round.shards_done) % shards;
         let began = self.0.world.now();
-        let (bytes, damage) = match self.0.shards.scrub(shard).await {
+        let (bytes, damage) = match self.scrub_shard(shard).await {
             Scrubbed::Read { bytes, damage } => (bytes, damage),
             Scrubbed::Through => {
                 round.shards_done += 1;
@@ -126,10 +128,10 @@ impl Node {
                 self.end_scrub_round(&ended);
                 return false;
             }
-            Scrubbed::Crowded | Scrubbed::Ended => return false,
+            Scrubbed::Crowded | Scrubbed::Elsewhere | Scrubbed::Ended => return false,
         };
         round.bytes += bytes;
-        budget.spend(bytes, self.0.shards.sizes().bytes);
+        budget.spend(bytes, self.sizes().bytes);
         if let Some(damage) = damage {
             self.note_scrub_damage(&damage);
         }
@@ -138,8 +140,20 @@ impl Node {
         true
     }
 
+    /// A step of `shard`, wherever it lives.
+    async fn scrub_shard(&self, shard: u16) -> Scrubbed {
+        match self.0.board.owner(shard) {
+            HOME => self.0.shards.scrub(shard).await,
+            core => match self.call(core, Call::Scrub { shard }).await {
+                Some(Response::Scrubbed(scrubbed)) => scrubbed,
+                Some(_) => unreachable!("a scrub is answered by what was found"),
+                None => Scrubbed::Ended,
+            },
+        }
+    }
+
     fn note_scrub_damage(&self, damage: &Damage) {
-        let mut found = self.0.scrub.found_now.borrow_mut();
+        let mut found = self.parts.scrub.found_now.borrow_mut();
         let place = (damage.file.clone(), damage.offset);
         if found.len() >= PLACES_MAX || !found.insert(place) {
             return;
@@ -155,7 +169,7 @@ impl Node {
     }
 
     fn end_scrub_round(&self, round: &Round) {
-        let found = self.0.scrub.found_now.take();
+        let found = self.parts.scrub.found_now.take();
         if round.bytes > 0 {
             let took = self.0.world.now().since(round.began);
             let fields = [
@@ -165,13 +179,13 @@ impl Node {
             ];
             self.0.logger.info("scrub ends", &fields);
         }
-        *self.0.scrub.found_last.borrow_mut() = found;
+        *self.parts.scrub.found_last.borrow_mut() = found;
     }
 
     /// Places with damaged bytes that the scrub knows of.
     pub(super) fn damaged_places(&self) -> usize {
-        let now = self.0.scrub.found_now.borrow().len();
-        now.max(self.0.scrub.found_last.borrow().len())
+        let now = self.parts.scrub.found_now.borrow().len();
+        now.max(self.parts.scrub.found_last.borrow().len())
     }
 }
 

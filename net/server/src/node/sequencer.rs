@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use engine::auth::Authorized;
@@ -23,10 +24,12 @@ use raft::{Action, EntryKind, Input, LogIndex, ProposeError, Raft, Role, Term};
 use wal::io::IoRequest;
 use wal::{Wal, WalEvent};
 
+use super::dispatch::Dispatch;
+use crate::cores::Board;
+use crate::cores::call::{CallAnswer, Response};
 use crate::disk::Disk;
 use crate::local::Responder;
 use crate::planted::{Bug, planted};
-use crate::shards::Shards;
 
 /// An entry is closed when its requests reach this many bytes.
 pub(super) const ENTRY_BYTES_TARGET: usize = 1 << 20;
@@ -66,7 +69,21 @@ pub enum WriteError {
 }
 
 /// Who waits for the answer to one request.
-pub(super) type WriteResponder = Responder<Result<WriteOutcome, WriteError>>;
+pub(super) enum WriteResponder {
+    /// A task of this core.
+    Here(Responder<Result<WriteOutcome, WriteError>>),
+    /// Another core.
+    There(CallAnswer),
+}
+
+impl WriteResponder {
+    pub(super) fn answer(self, outcome: Result<WriteOutcome, WriteError>) {
+        match self {
+            WriteResponder::Here(responder) => responder.answer(outcome),
+            WriteResponder::There(answer) => answer.answer(Response::Written(outcome)),
+        }
+    }
+}
 
 /// A closed or growing entry with those who wait for its requests, by position.
 struct PendingEntry {
@@ -135,7 +152,8 @@ pub(super) struct Sequencer {
     raft: Raft,
     wal: Wal,
     coordinator: Coordinator,
-    shards: Rc<Shards>,
+    dispatch: Rc<Dispatch>,
+    board: Arc<Board>,
     disk: Disk,
     member_id: u64,
     growing: PendingEntry,
@@ -189,8 +207,10 @@ pub(super) struct Parts {
     pub entries: Vec<wal::Entry>,
     /// The state machine's sequencer side, at the checkpoint.
     pub coordinator: Coordinator,
-    /// Its shards.
-    pub shards: Rc<Shards>,
+    /// The way to its shards.
+    pub dispatch: Rc<Dispatch>,
+    /// Where what becomes visible is stored.
+    pub board: Arc<Board>,
     /// The disk that executes the log's requests.
     pub disk: Disk,
     /// This member.
@@ -216,7 +236,8 @@ impl Sequencer {
             raft: parts.raft,
             wal: parts.wal,
             coordinator,
-            shards: parts.shards,
+            dispatch: parts.dispatch,
+            board: parts.board,
             disk: parts.disk,
             member_id: parts.member_id,
             growing: PendingEntry::new(),
@@ -307,7 +328,7 @@ impl Sequencer {
         let mut moved = false;
         while let Some((id, result)) = self.disk.next_completion() {
             match id.machine().as_shard() {
-                Some(shard) => self.shards.complete(shard, id, result),
+                Some(shard) => self.dispatch.complete(shard, id, result),
                 None => self.wal.complete(now_nanos, id, result),
             }
             moved = true;
@@ -372,7 +393,7 @@ impl Sequencer {
     fn propose(&mut self, now_nanos: u64) -> bool {
         let mut moved = false;
         while !self.poisoned {
-            if !self.may_propose() || self.shards.hold_back() {
+            if !self.may_propose() || self.dispatch.hold_back() {
                 break;
             }
             if self.closed.is_empty() {
@@ -515,7 +536,7 @@ impl Sequencer {
         while self.given < self.committed
             && *room > 0
             && self.coordinator.waiting() < ENTRIES_APPLYING_MAX
-            && !self.shards.hold_back()
+            && !self.dispatch.hold_back()
         {
             moved = true;
             let Some(entry) = self.uncommitted.pop_front() else {
@@ -544,7 +565,9 @@ impl Sequencer {
             while let Some(output) = self.coordinator.poll() {
                 moved = true;
                 match output {
-                    CoordinatorOutput::Shard { shard, request } => self.shards.send(shard, request),
+                    CoordinatorOutput::Shard { shard, request } => {
+                        self.dispatch.send(shard, request)
+                    }
                     CoordinatorOutput::Published(published) => {
                         self.publish(published, effects);
                     }
@@ -559,14 +582,14 @@ impl Sequencer {
                 }
             }
             if !self.poisoned
-                && let Some(damage) = self.shards.damage()
+                && let Some(damage) = self.dispatch.damage()
             {
                 self.fail();
                 effects.damaged = Some(damage);
                 return true;
             }
             let mut replied = false;
-            while let Some((shard, reply)) = self.shards.next_reply() {
+            while let Some((shard, reply)) = self.dispatch.next_reply() {
                 self.coordinator.on_reply(shard, reply);
                 replied = true;
             }
@@ -579,6 +602,8 @@ impl Sequencer {
 
     fn publish(&mut self, mut published: Published, effects: &mut TurnEffects) {
         let applied = published.applied.index;
+        // Before any answer leaves: an answer on another core is as fast as its reader.
+        self.make_visible(&published);
         self.volume.requests += u64::from(published.requests);
         for outcome in published.outcomes.drain(..) {
             let Some(at) = self
@@ -609,6 +634,21 @@ impl Sequencer {
             index: LogIndex(applied),
         });
         effects.published.push(published);
+    }
+
+    fn make_visible(&self, published: &Published) {
+        if planted(Bug::AnswerBeforeVisible) {
+            return;
+        }
+        let visible = &self.board.visible;
+        let mut applied = published.applied;
+        if planted(Bug::AnnounceBeforeApplied) {
+            applied.revision += 1;
+        }
+        visible.publish(applied, self.coordinator.apply_hash());
+        if let Some(revision) = published.compacted {
+            visible.set_compact_revision(revision);
+        }
     }
 
     /// Answers requests that were proposed before `deadline_nanos` and have no outcome yet.

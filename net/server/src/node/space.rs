@@ -11,7 +11,7 @@ use std::time::Duration;
 use engine::command::{AlarmKind, Command, CommandError, TxnOperation};
 use reactor::{Class, Timestamp};
 
-use super::{Node, State, WriteError};
+use super::{Home, State, WriteError};
 
 /// A disk that was full is taken for full so long after its last refusal; refused requests come again
 /// every second.
@@ -28,7 +28,7 @@ pub(super) struct Space {
     proposing: Cell<bool>,
 }
 
-impl Node {
+impl Home {
     /// Refuses what would grow the store beyond its quota, and raises the alarm.
     pub(super) fn check_quota(&self, command: &Command) -> Result<(), WriteError> {
         let cost = growth_bytes(command);
@@ -36,7 +36,7 @@ impl Node {
             return Ok(());
         }
         let quota = self.0.options.quota_bytes;
-        let over = quota.is_some_and(|quota| self.0.shards.sizes().bytes + cost > quota);
+        let over = quota.is_some_and(|quota| self.sizes().bytes + cost > quota);
         if over || self.disk_is_full() {
             self.raise_no_space();
             return Err(WriteError::Command(CommandError::NoSpace));
@@ -45,28 +45,34 @@ impl Node {
     }
 
     fn disk_is_full(&self) -> bool {
-        self.0.space.refused_at.get().is_some()
+        self.parts.space.refused_at.get().is_some()
     }
 
-    /// Whether room has to be made.
-    pub(super) fn is_short_of_space(&self) -> bool {
-        self.disk_is_full() || self.0.space.raised_at_bytes.get().is_some()
+    /// Lets all cores know whether room has to be made.
+    fn show_shortage(&self) {
+        let is_short = self.disk_is_full() || self.parts.space.raised_at_bytes.get().is_some();
+        let visible = &self.0.board.visible;
+        if visible.is_short_of_space() != is_short {
+            visible.set_short_of_space(is_short);
+            self.wake_upkeep();
+        }
     }
 
     /// The disk has refused room to `who`, which tries again.
     pub(super) fn note_disk_full(&self, who: String) {
         let now = self.0.world.now();
-        if self.0.space.refused_at.replace(Some(now)).is_none() {
+        if self.parts.space.refused_at.replace(Some(now)).is_none() {
             self.0.logger.error(
                 "the disk is full: only deletes and compaction are taken",
                 &[("refused", who.into())],
             );
         }
         self.raise_no_space();
+        self.show_shortage();
     }
 
     fn alarm_is_raised(&self) -> bool {
-        let sequencer = self.0.sequencer.borrow();
+        let sequencer = self.parts.sequencer.borrow();
         let own = (self.0.identity.member_id, AlarmKind::NoSpace);
         let mut alarms = sequencer.coordinator().alarms().iter();
         alarms.any(|alarm| alarm == own)
@@ -75,47 +81,53 @@ impl Node {
     /// At the start: an alarm that is found was this member's own.
     pub(super) fn take_over_alarm(&self) {
         if self.alarm_is_raised() {
-            self.0.space.raised_at_bytes.set(Some(u64::MAX));
+            self.parts.space.raised_at_bytes.set(Some(u64::MAX));
+            self.show_shortage();
         }
     }
 
     /// Proposes the NOSPACE alarm, once at a time.
     fn raise_no_space(&self) {
-        if self.alarm_is_raised() || self.0.space.proposing.get() {
+        if self.alarm_is_raised() || self.parts.space.proposing.get() {
             return;
         }
         let bytes = match self.disk_is_full() {
             true => u64::MAX,
-            false => self.0.shards.sizes().bytes,
+            false => self.sizes().bytes,
         };
-        self.0.space.raised_at_bytes.set(Some(bytes));
-        self.0.shards.wake_upkeep();
+        self.parts.space.raised_at_bytes.set(Some(bytes));
+        self.show_shortage();
         self.propose_alarm(true);
     }
 
     fn propose_alarm(&self, activate: bool) {
-        self.0.space.proposing.set(true);
-        let node = self.clone();
+        self.parts.space.proposing.set(true);
+        let home = self.clone();
         drop(self.0.world.spawn(Class::Consensus, async move {
             let alarm = Command::Alarm {
                 activate,
-                member: node.0.identity.member_id,
+                member: home.0.identity.member_id,
                 alarm: Some(AlarmKind::NoSpace),
             };
-            if node.write_as_member(alarm).await.is_ok() {
+            if home.write_as_member(alarm).await.is_ok() {
                 let fields = [("alarm", "NOSPACE".into())];
                 match activate {
-                    true => node.0.logger.warn("alarm raised", &fields),
-                    false => node.0.logger.info("alarm cleared", &fields),
+                    true => home.0.logger.warn("alarm raised", &fields),
+                    false => home.0.logger.info("alarm cleared", &fields),
                 }
             }
-            node.0.space.proposing.set(false);
+            home.parts.space.proposing.set(false);
         }));
     }
 
     /// Looks whether there is room again. Once a second.
     pub(super) fn consider_space(&self) {
-        let space = &self.0.space;
+        self.look_for_space();
+        self.show_shortage();
+    }
+
+    fn look_for_space(&self) {
+        let space = &self.parts.space;
         let now = self.0.world.now();
         if let Some(refused_at) = space.refused_at.get()
             && now.since(refused_at) >= FULL_FOR
@@ -123,14 +135,8 @@ impl Node {
             space.refused_at.set(None);
             self.0.logger.info("the disk has room again", &[]);
         }
-        match self.0.disk.take_lacked_descriptors() {
-            0 => {}
-            attempts => self.0.logger.error(
-                "no file can be created: too many are open",
-                &[("attempts", attempts.into())],
-            ),
-        }
-        if self.0.state.get() != State::Serving || space.proposing.get() {
+        self.tell_lacked_descriptors();
+        if self.state() != State::Serving || space.proposing.get() {
             return;
         }
         let Some(raised_at_bytes) = space.raised_at_bytes.get() else {
@@ -141,7 +147,7 @@ impl Node {
             space.raised_at_bytes.set(None);
         } else if !self.disk_is_full()
             && has_room(
-                self.0.shards.sizes().bytes,
+                self.sizes().bytes,
                 self.0.options.quota_bytes,
                 raised_at_bytes,
             )

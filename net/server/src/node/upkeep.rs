@@ -1,6 +1,7 @@
 //! Upkeep of a member's store: who gets the core when, and when freed space is worth a checkpoint.
 //!
-//! Runs in the background class, a slice at a time. While requests come in it takes a tenth of the core, or
+//! Each core keeps up the shards that live on it; home looks at what all of them show on the board. Runs in
+//! the background class, a slice at a time. While requests come in it takes a tenth of the core, or
 //! half of it once dead bytes outgrow the live ones; otherwise all that is left. What is freed goes from the
 //! disk with the next checkpoint, so a member where nothing else asks for one makes one for it.
 
@@ -13,7 +14,9 @@ use engine::compaction::{
 use engine::store::Sizes;
 use reactor::Timestamp;
 
-use super::{Node, State, WriteError};
+use super::{Home, Node, State, WriteError};
+use crate::cores::HOME;
+use crate::cores::call::{Call, Notice};
 use crate::shards::Upkept;
 
 /// What a slice is taken for at least.
@@ -23,9 +26,16 @@ const RECLAIM_INTERVAL: Duration = Duration::from_secs(5);
 /// A collection that goes on is worth a checkpoint when it may free so many times the least worth one.
 const RECLAIM_MEANWHILE: u64 = 4;
 
-/// What the upkeep is doing.
+/// What the upkeep of one core knows.
 #[derive(Debug, Default)]
 pub(super) struct Upkeep {
+    /// Requests when it was last looked.
+    requests_seen: Cell<u64>,
+}
+
+/// What the upkeep of all shards is doing, as home sees it.
+#[derive(Debug, Default)]
+pub(super) struct Reclaim {
     passing_since: Cell<Option<Timestamp>>,
     collecting_since: Cell<Option<Timestamp>>,
     /// A collection has ended after the last freeze.
@@ -33,11 +43,9 @@ pub(super) struct Upkeep {
     last_freeze: Cell<Option<Timestamp>>,
     /// Somebody waits for the end of all passes.
     awaited: Cell<bool>,
-    /// Requests when it was last looked.
-    requests_seen: Cell<u64>,
 }
 
-impl Upkeep {
+impl Reclaim {
     /// A checkpoint begins: what comes free later needs another one.
     pub(super) fn frozen(&self, now: Timestamp) {
         self.last_freeze.set(Some(now));
@@ -45,66 +53,50 @@ impl Upkeep {
     }
 }
 
-/// One slice of each shard.
-#[derive(Debug, Default)]
-struct Round {
-    worked: bool,
-    collected: bool,
-    idle: u16,
-}
-
 impl Node {
-    /// The upkeep's task.
+    /// The task of this core's upkeep.
     pub(super) async fn run_upkeep(&self) {
-        self.0
-            .changed
-            .until(|| self.0.state.get() >= State::Serving)
-            .await;
+        self.reached(State::Serving).await;
         loop {
             self.0.shards.upkeep_work().await;
             loop {
-                let Some(round) = self.upkeep_round().await else {
+                let Some(worked) = self.upkeep_round().await else {
                     return;
                 };
-                self.take_round(&round);
-                if !round.worked {
+                self.show_upkeep();
+                if !worked {
                     break;
                 }
             }
         }
     }
 
-    /// A slice of each shard; none when the node ends.
-    async fn upkeep_round(&self) -> Option<Round> {
-        let mut round = Round::default();
+    /// A slice of each shard that lives here, and whether one did something; none when the node ends.
+    async fn upkeep_round(&self) -> Option<bool> {
+        let mut worked = false;
         for shard in 0..self.0.shards.count() {
-            if self.0.state.get() > State::Serving {
+            if self.state() > State::Serving {
                 return None;
             }
-            let sizes = self.0.shards.sizes();
+            if !self.0.shards.is_here(shard) {
+                continue;
+            }
+            let sizes = self.sizes();
             let busy = self.is_busy();
-            let percent = match self.is_short_of_space() {
+            let percent = match self.0.board.visible.is_short_of_space() {
                 true => COLLECT_ON_DEMAND_PERCENT,
                 false => percent_at(sizes, busy),
             };
             let began = self.0.world.now();
             let upkept = self.0.shards.maintain(shard, percent);
-            match upkept {
-                Upkept::Idle => round.idle += 1,
-                Upkept::Waiting => {}
-                Upkept::Passing => round.worked = true,
-                Upkept::Collecting => {
-                    round.worked = true;
-                    round.collected = true;
-                }
-            }
+            worked |= matches!(upkept, Upkept::Passing | Upkept::Collecting);
             let took = self.0.world.now().since(began);
             match pause_after(took, sizes, busy) {
-                pause if pause > Duration::ZERO && round.worked => self.0.world.sleep(pause).await,
+                pause if pause > Duration::ZERO && worked => self.0.world.sleep(pause).await,
                 _ => self.0.world.yield_now().await,
             }
         }
-        Some(round)
+        Some(worked)
     }
 
     /// Whether a request came since the last call.
@@ -113,7 +105,8 @@ impl Node {
         self.0.upkeep.requests_seen.replace(requests) != requests
     }
 
-    fn take_round(&self, round: &Round) {
+    /// Logs damage, and has home look if something has begun or ended.
+    fn show_upkeep(&self) {
         for damage in self.0.shards.take_upkeep_damage() {
             self.0.logger.error(
                 "stored data is damaged; compaction and collection leave it alone",
@@ -124,36 +117,94 @@ impl Node {
                 ],
             );
         }
+        self.tell_lacked_descriptors();
+        let news = self.0.shards.take_upkeep_news();
+        match self.home() {
+            Some(home) => home.upkeep_changed(),
+            None if news => self.0.links.tell(HOME, Notice::UpkeepChanged),
+            None => {}
+        }
+    }
+
+    /// Logs that files could not be created here.
+    pub(super) fn tell_lacked_descriptors(&self) {
+        match self.0.shards.take_lacked_descriptors() {
+            0 => {}
+            attempts => self.0.logger.error(
+                "no file can be created: too many are open",
+                &[("attempts", attempts.into())],
+            ),
+        }
+    }
+
+    /// Sizes of all shards of the member together.
+    pub(super) fn sizes(&self) -> Sizes {
+        self.0.board.sizes(self.0.shards.count())
+    }
+
+    /// Waits until the passes of all compactions so far are through.
+    ///
+    /// # Errors
+    /// `Stopped` when the node ends before.
+    pub async fn compacted(&self) -> Result<(), WriteError> {
+        match self.home() {
+            Some(home) => home.passes_end().await,
+            None => match self.call(HOME, Call::Compacted).await {
+                Some(_) => Ok(()),
+                None => Err(WriteError::Stopped),
+            },
+        }
+    }
+}
+
+impl Home {
+    /// Lets the upkeep of all cores look again.
+    pub(super) fn wake_upkeep(&self) {
+        self.0.shards.wake_upkeep();
+        for core in self.0.links.others() {
+            // Nobody wakes a core for nothing.
+            if self.0.board.has_shards(core, self.0.shards.count()) {
+                self.0.links.tell(core, Notice::Upkeep);
+            }
+        }
+    }
+
+    fn passes_are_done(&self) -> bool {
+        self.0.board.passes_are_done(self.0.shards.count())
+    }
+
+    /// The upkeep of some shard has begun or ended something.
+    pub(super) fn upkeep_changed(&self) {
         let now = self.0.world.now();
-        let upkeep = &self.0.upkeep;
-        match (upkeep.passing_since.get(), self.0.shards.passes_are_done()) {
+        let reclaim = &self.parts.reclaim;
+        match (reclaim.passing_since.get(), self.passes_are_done()) {
             (None, false) => {
-                upkeep.passing_since.set(Some(now));
-                let revision = self.0.compact_revision.get();
+                reclaim.passing_since.set(Some(now));
+                let revision = self.compact_revision();
                 let fields = [("compact-revision", revision.into())];
                 self.0.logger.info("compaction begins", &fields);
             }
             (Some(since), true) => {
-                upkeep.passing_since.set(None);
+                reclaim.passing_since.set(None);
                 let seconds = now.since(since).as_secs_f64();
                 let fields = [("seconds", seconds.into())];
                 self.0.logger.info("compaction ends", &fields);
             }
             _ => {}
         }
-        if self.0.shards.passes_are_done() && upkeep.awaited.replace(false) {
+        if self.passes_are_done() && reclaim.awaited.replace(false) {
             self.0.changed.notify();
         }
-        let all_idle = round.idle == self.0.shards.count();
-        match upkeep.collecting_since.get() {
-            None if round.collected => {
-                upkeep.collecting_since.set(Some(now));
+        let collecting = self.0.board.is_collecting(self.0.shards.count());
+        match reclaim.collecting_since.get() {
+            None if collecting => {
+                reclaim.collecting_since.set(Some(now));
                 let fields = self.space_fields();
                 self.0.logger.info("segment collection begins", &fields);
             }
-            Some(since) if all_idle => {
-                upkeep.collecting_since.set(None);
-                upkeep.collected.set(true);
+            Some(since) if !collecting => {
+                reclaim.collecting_since.set(None);
+                reclaim.collected.set(true);
                 let [bytes, in_use] = self.space_fields();
                 let seconds = ("seconds", now.since(since).as_secs_f64().into());
                 let fields = [bytes, in_use, seconds];
@@ -165,7 +216,7 @@ impl Node {
     }
 
     fn space_fields(&self) -> [(&'static str, serde_json::Value); 2] {
-        let sizes = self.0.shards.sizes();
+        let sizes = self.sizes();
         [
             ("bytes", sizes.bytes.into()),
             ("bytes-in-use", sizes.bytes_in_use.into()),
@@ -174,41 +225,37 @@ impl Node {
 
     /// Begins a checkpoint if a collection has freed enough that it is worth one.
     pub(super) fn consider_reclaim(&self) {
-        let upkeep = &self.0.upkeep;
+        let reclaim = &self.parts.reclaim;
         let now = self.0.world.now();
         let recently = |last: Timestamp| now.since(last) < RECLAIM_INTERVAL;
-        if self.0.state.get() != State::Serving || upkeep.last_freeze.get().is_some_and(recently) {
+        if self.state() != State::Serving || reclaim.last_freeze.get().is_some_and(recently) {
             return;
         }
-        let worth = match self.is_short_of_space() {
+        let worth = match self.0.board.visible.is_short_of_space() {
             true => 1,
             false => self.0.options.checkpoints.reclaim_bytes,
         };
         // Of these only the emptied segments go; an emptied one is large, or the store is small.
-        let freed = dead_bytes(self.0.shards.sizes());
-        let collecting = upkeep.collecting_since.get().is_some();
-        if upkeep.collected.get() && freed >= worth
+        let freed = dead_bytes(self.sizes());
+        let collecting = reclaim.collecting_since.get().is_some();
+        if reclaim.collected.get() && freed >= worth
             || collecting && freed >= worth.saturating_mul(RECLAIM_MEANWHILE)
         {
             self.begin_checkpoint_for_space();
         }
     }
 
-    /// Waits until the passes of all compactions so far are through.
-    ///
-    /// # Errors
-    /// `Stopped` when the node ends before.
-    pub async fn compacted(&self) -> Result<(), WriteError> {
+    async fn passes_end(&self) -> Result<(), WriteError> {
         let settled = || {
-            let done = self.0.shards.passes_are_done();
+            let done = self.passes_are_done();
             if !done {
-                self.0.upkeep.awaited.set(true);
-                self.0.shards.wake_upkeep();
+                self.parts.reclaim.awaited.set(true);
+                self.wake_upkeep();
             }
-            done || self.0.state.get() > State::Serving
+            done || self.state() > State::Serving
         };
         self.0.changed.until(settled).await;
-        match self.0.shards.passes_are_done() {
+        match self.passes_are_done() {
             true => Ok(()),
             false => Err(WriteError::Stopped),
         }

@@ -1,13 +1,12 @@
 //! Watches of a member: one task reads what became visible and publishes it to the hub; each stream
 //! pulls what it is to be shown.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::Waker;
 
 use engine::command::CommandError;
-use engine::coordinator::Published;
 use engine::read::EventRead;
 use engine::shard::{Damage, EventsRequest};
 use engine::store::{Event, RangeSet};
@@ -27,6 +26,8 @@ pub(super) struct Watches {
     streams: RefCell<BTreeMap<StreamId, Option<Damage>>>,
     /// Raised when something became visible.
     visible: Flag,
+    /// What became visible is being read for the hub.
+    publishing: Cell<bool>,
     woken: RefCell<Vec<StreamId>>,
 }
 
@@ -39,14 +40,13 @@ impl Watches {
             wakers: RefCell::default(),
             streams: RefCell::default(),
             visible: Flag::default(),
+            publishing: Cell::new(false),
             woken: RefCell::default(),
         }
     }
 
-    pub(super) fn published(&self, published: &Published) {
-        if let Some(revision) = published.compacted {
-            self.hub.borrow_mut().compacted(revision);
-        }
+    /// Something became visible.
+    pub(super) fn published(&self) {
         self.visible.raise();
     }
 
@@ -90,7 +90,13 @@ impl Node {
     /// Opens a watch stream.
     pub fn open_watch_stream(&self) -> WatchStream {
         let id = self.0.watches.hub.borrow_mut().open_stream();
-        self.0.watches.streams.borrow_mut().insert(id, None);
+        let mut streams = self.0.watches.streams.borrow_mut();
+        if streams.is_empty() {
+            self.0.board.core(self.0.core).set_has_streams(true);
+            self.catch_up_with_nobody();
+        }
+        streams.insert(id, None);
+        drop(streams);
         WatchStream {
             node: self.clone(),
             id,
@@ -101,10 +107,13 @@ impl Node {
     pub(super) async fn run_watches(&self) {
         loop {
             self.0.watches.visible.wait().await;
-            if self.0.state.get() >= State::Stopped {
+            if self.state() >= State::Stopped {
                 return;
             }
-            if self.publish_visible().await.is_err() {
+            self.0.watches.publishing.set(true);
+            let published = self.publish_visible().await;
+            self.0.watches.publishing.set(false);
+            if published.is_err() {
                 return;
             }
         }
@@ -112,7 +121,8 @@ impl Node {
 
     async fn publish_visible(&self) -> Result<(), WriteError> {
         loop {
-            let applied = self.0.applied.get().revision;
+            let applied = self.0.board.visible.revision();
+            self.note_compaction();
             let query = self.0.watches.hub.borrow_mut().live_query(applied);
             let Some(query) = query else {
                 self.0.watches.wake_streams();
@@ -133,6 +143,11 @@ impl Node {
                     Ok(read) => read,
                     // Compacted before it was shown: whoever wanted it is told so.
                     Err(WriteError::Command(CommandError::Compacted)) => {
+                        if from >= self.compact_revision() {
+                            // The shards are ahead of what is visible: once what that waits for had its turn.
+                            self.0.world.yield_now().await;
+                        }
+                        self.note_compaction();
                         self.0.watches.hub.borrow_mut().skip_to_compacted();
                         break;
                     }
@@ -171,17 +186,30 @@ impl Node {
             bytes_max,
         };
         let mut read = EventRead::new(request, self.0.shards.count());
-        while let Some((shard, request)) = read.poll() {
-            let reply = self.ask(shard, request).await?;
-            read.on_reply(shard, reply);
-        }
+        self.fan_out(&mut read).await?;
         let chunk = read.finish().map_err(WriteError::Command)?;
         Ok((chunk.events, chunk.next))
     }
 
+    /// Nobody told the hub what became visible while it had no streams, and nobody needs to be shown it.
+    fn catch_up_with_nobody(&self) {
+        if self.0.watches.publishing.get() {
+            return;
+        }
+        let revision = self.0.board.visible.revision();
+        let query = self.0.watches.hub.borrow_mut().live_query(revision);
+        assert!(query.is_none(), "a hub without watchers asks for {query:?}");
+    }
+
+    /// Lets the hub know what was compacted.
+    fn note_compaction(&self) {
+        let revision = self.compact_revision();
+        self.0.watches.hub.borrow_mut().compacted(revision);
+    }
+
     pub(super) async fn run_progress(&self) {
         let interval = self.0.options.watch_progress_interval;
-        while self.0.state.get() <= State::Serving {
+        while self.state() <= State::Serving {
             // Up to a tenth more, so that the notes of many members do not fall together.
             let jitter = self.0.world.random_u64() % (interval.as_nanos() as u64 / 10).max(1);
             let wait = interval + std::time::Duration::from_nanos(jitter);
@@ -198,7 +226,8 @@ impl WatchStream {
     /// # Errors
     /// See [`CreateError`].
     pub fn create(&self, spec: WatchSpec) -> Result<(WatchId, i64), CreateError> {
-        let revision = self.node.0.applied.get().revision;
+        let revision = self.node.0.board.visible.revision();
+        self.node.note_compaction();
         let id = self
             .node
             .0
@@ -216,7 +245,7 @@ impl WatchStream {
 
     /// Asks for a progress note of the whole stream.
     pub fn request_progress(&self) {
-        let applied = self.node.0.applied.get().revision;
+        let applied = self.node.0.board.visible.revision();
         self.node
             .0
             .watches
@@ -239,6 +268,7 @@ impl WatchStream {
             if self.damage().is_some() {
                 return None;
             }
+            self.node.note_compaction();
             let output = self
                 .node
                 .0
@@ -292,7 +322,7 @@ impl WatchStream {
             )
             .await;
         if matches!(read, Err(WriteError::Command(CommandError::Compacted)))
-            && query.from >= self.node.0.compact_revision.get()
+            && query.from >= self.node.compact_revision()
         {
             // The shards are ahead: the compaction that took this history is not visible yet, and the
             // client is to be told its revision. Asking again comes to the same until it is.
@@ -301,6 +331,7 @@ impl WatchStream {
             return Some(None);
         }
         unfinished.query = None;
+        self.node.note_compaction();
         let mut hub = self.node.0.watches.hub.borrow_mut();
         match read {
             Ok((events, next)) => Some(hub.catch_up(&query, events, next)),
@@ -359,7 +390,12 @@ impl Drop for WatchStream {
         let watches = &self.node.0.watches;
         watches.hub.borrow_mut().close_stream(self.id);
         watches.wakers.borrow_mut().remove(&self.id);
-        watches.streams.borrow_mut().remove(&self.id);
+        let mut streams = watches.streams.borrow_mut();
+        streams.remove(&self.id);
+        if streams.is_empty() {
+            let board = &self.node.0.board;
+            board.core(self.node.0.core).set_has_streams(false);
+        }
     }
 }
 

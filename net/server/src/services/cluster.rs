@@ -5,13 +5,14 @@ use grpc::Status;
 use grpc::mapping::request::decode;
 use grpc::proto::etcdserverpb as pb;
 
-use super::{EtcdService, encoded, proto_header};
+use super::{EtcdService, encoded, proto_header, write_status};
 
 impl EtcdService {
-    pub(super) fn member_list(&self, message: Bytes) -> Result<Bytes, Status> {
+    pub(super) async fn member_list(&self, message: Bytes) -> Result<Bytes, Status> {
         // The only member decides alone, so its list is linearizable either way.
         let _request: pb::MemberListRequest = decode(message)?;
-        let members = self.node.members().into_iter().map(|member| pb::Member {
+        let members = self.node.members().await.map_err(write_status)?;
+        let members = members.into_iter().map(|member| pb::Member {
             id: member.id,
             name: member.name,
             peer_ur_ls: member.peer_urls,

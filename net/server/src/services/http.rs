@@ -25,7 +25,7 @@ impl EtcdService {
         let mut answer = match request.uri().path() {
             // A browser that asks for permission, of whatever.
             _ if request.method() == Method::OPTIONS => HttpResponse::new(Bytes::new()),
-            "/version" if is_get => self.version_answer(),
+            "/version" if is_get => self.version_answer().await,
             "/health" if is_get => {
                 let query = request.uri().query().unwrap_or("");
                 self.health_answer(query).await
@@ -43,8 +43,8 @@ impl EtcdService {
         answer
     }
 
-    fn version_answer(&self) -> HttpResponse {
-        let cluster = self.cluster_version();
+    async fn version_answer(&self) -> HttpResponse {
+        let cluster = self.cluster_version().await;
         let storage = cluster.map_or("unknown", |_| STORAGE_VERSION);
         let cluster = cluster.unwrap_or("not_decided");
         let mut answer = text(
@@ -69,7 +69,10 @@ impl EtcdService {
         // Only the first one counts.
         let serializable = parameters.iter().find(|(k, _)| k == "serializable");
         let serializable = serializable.is_some_and(|(_, value)| value == "true");
-        for (_, kind) in self.node.alarms() {
+        let Ok(alarms) = self.node.alarms().await else {
+            return health(Some("RAFT NO LEADER".to_owned()));
+        };
+        for (_, kind) in alarms {
             let name = match kind {
                 AlarmKind::NoSpace => "NOSPACE",
                 AlarmKind::Corrupt => "CORRUPT",

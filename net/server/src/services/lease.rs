@@ -43,7 +43,8 @@ impl EtcdService {
         while let Some(message) = requests.next().await? {
             let request: pb::LeaseKeepAliveRequest = decode(message)?;
             // A lease that is gone is told by a time to live of 0, not by an error.
-            let ttl = self.node.keep_alive(LeaseId(request.id)).unwrap_or(0);
+            let renewed = self.node.keep_alive(LeaseId(request.id)).await;
+            let ttl = renewed.map_err(write_status)?.unwrap_or(0);
             let response = pb::LeaseKeepAliveResponse {
                 header: proto_header(self.header()),
                 id: request.id,
@@ -57,8 +58,9 @@ impl EtcdService {
     pub(super) async fn lease_time_to_live(&self, message: Bytes) -> Result<Bytes, Status> {
         let request: pb::LeaseTimeToLiveRequest = decode(message)?;
         let id = LeaseId(request.id);
+        let found = self.node.lease_status(id).await.map_err(write_status)?;
         let header = proto_header(self.header());
-        let Some(lease) = self.node.lease_status(id) else {
+        let Some(lease) = found else {
             let gone = pb::LeaseTimeToLiveResponse {
                 header,
                 id: request.id,
@@ -81,13 +83,10 @@ impl EtcdService {
         }))
     }
 
-    pub(super) fn lease_leases(&self, message: Bytes) -> Result<Bytes, Status> {
+    pub(super) async fn lease_leases(&self, message: Bytes) -> Result<Bytes, Status> {
         let _request: pb::LeaseLeasesRequest = decode(message)?;
-        let leases = self
-            .node
-            .leases()
-            .into_iter()
-            .map(|id| pb::LeaseStatus { id: id.0 });
+        let leases = self.node.leases().await.map_err(write_status)?;
+        let leases = leases.into_iter().map(|id| pb::LeaseStatus { id: id.0 });
         Ok(encoded(&pb::LeaseLeasesResponse {
             header: proto_header(self.header()),
             leases: leases.collect(),

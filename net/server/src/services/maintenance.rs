@@ -15,9 +15,9 @@ use super::{
 pub(super) const STORAGE_VERSION: &str = "3.7.0";
 
 impl EtcdService {
-    pub(super) fn status(&self, message: Bytes) -> Result<Bytes, Status> {
+    pub(super) async fn status(&self, message: Bytes) -> Result<Bytes, Status> {
         let _request: pb::StatusRequest = decode(message)?;
-        let status = self.node.status();
+        let status = self.node.status().await.map_err(write_status)?;
         let header = self.header();
         let mut errors: Vec<String> = status
             .alarms
@@ -61,7 +61,7 @@ impl EtcdService {
     ) -> Result<Bytes, Status> {
         let (header, alarms) = match AlarmOperation::decode(message)? {
             AlarmOperation::List { alarm } => {
-                let mut alarms = self.node.alarms();
+                let mut alarms = self.node.alarms().await.map_err(write_status)?;
                 alarms.retain(|(_, kind)| alarm.is_none_or(|alarm| alarm == *kind));
                 (self.header(), alarms)
             }
@@ -166,10 +166,9 @@ impl EtcdService {
     }
 
     /// The cluster version once it is agreed on.
-    pub(super) fn cluster_version(&self) -> Option<&'static str> {
-        self.node
-            .cluster_version_is_set()
-            .then_some(CLUSTER_VERSION)
+    pub(super) async fn cluster_version(&self) -> Option<&'static str> {
+        let is_set = self.node.cluster_version_is_set().await;
+        is_set.unwrap_or(false).then_some(CLUSTER_VERSION)
     }
 }
 

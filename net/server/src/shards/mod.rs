@@ -1,37 +1,44 @@
 //! The shards that live on this core: their requests, what they load, and their background I/O.
 //!
-//! The coordinator's requests to a shard are executed one after the other; reads beside them, each on
-//! its own. When a page or a record is not in memory the request waits, is tried again once it was
-//! read, and changed nothing in between. Requests that need the same bytes share one read.
+//! The coordinator's requests to a shard are executed one after the other, whether it is on this core or
+//! asks from another one; reads beside them, each on its own. When a page or a record is not in memory the
+//! request waits, is tried again once it was read, and changed nothing in between. Requests that need the same
+//! bytes share one read.
 //!
 //! Bytes that turn out damaged are read once more. If they stay so, the request that needs them is
 //! answered [`ShardReply::Damaged`] and all others go on; the coordinator's own requests cannot be
 //! passed over, so damage that one of them meets is kept for the node, which stops.
+//!
+//! A shard may leave for another core (`travel`): whoever asks for it here is sent on.
 //!
 //! What the shards write is polled by the node's background task in small slices; completions come
 //! back through [`Shards::complete`]. Slices of upkeep (`upkeep`) and steps of the scrub (`scrub`) are asked for
 //! in the same way.
 
 mod scrub;
+mod travel;
 mod upkeep;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use engine::image::{Dirty, ReadRequest, ShardEvent};
+use engine::image::{ReadRequest, ShardEvent};
 use engine::shard::{Damage, Shard, ShardReply, ShardRequest};
 use engine::step::{Need, Step};
-use engine::store::Sizes;
 use reactor::{Class, World};
 use wal::io::{IoId, IoRequest};
 
+use crate::cores::call::{CallAnswer, Response};
+use crate::cores::{Board, Gauges};
 use crate::disk::{Disk, IoResult};
-use crate::local::{Flag, Responder, Waiting, one_shot};
+use crate::local::{Changed, Flag, Responder, Waiting, one_shot};
 use scrub::Scrub;
 pub use scrub::Scrubbed;
+pub use travel::TravellingShard;
 use upkeep::Upkeep;
 pub use upkeep::Upkept;
 
@@ -48,7 +55,7 @@ const HINTED_LOADS_MAX: usize = LOADS_MAX / 2;
 /// - while somebody is `favoured`, no load is begun for another read or the upkeep.
 struct Host {
     shard: Shard,
-    changes: VecDeque<ShardRequest>,
+    changes: VecDeque<(ShardRequest, ChangeOrigin)>,
     /// The first change waits for a load.
     change_waits: bool,
     /// The need of the first change whose bytes were damaged once.
@@ -65,6 +72,16 @@ struct Host {
     favoured: Option<Waiter>,
     upkeep: Upkeep,
     scrub: Scrub,
+    /// It is to leave: nothing more is begun.
+    leaving: bool,
+}
+
+/// Who sent a request of the coordinator.
+enum ChangeOrigin {
+    /// The coordinator on this core.
+    Here,
+    /// The one on another core.
+    There(CallAnswer),
 }
 
 /// Who waits for a load.
@@ -104,16 +121,27 @@ struct WaitingRead {
 pub struct Shards {
     world: World,
     disk: Disk,
-    hosts: Vec<RefCell<Host>>,
+    core: u16,
+    board: Arc<Board>,
+    /// By shard; those that live here.
+    hosts: Vec<RefCell<Option<Box<Host>>>>,
     replies: RefCell<VecDeque<(u16, ShardReply)>>,
-    /// Raised when a reply to the coordinator waits and nobody is there to take it at once.
+    /// Raised when a reply to the coordinator waits and nobody is there to take it at once, and when changes may go on.
     replied: Rc<Flag>,
     /// The pipeline waits for completions before it changes more.
     held_back: Cell<bool>,
+    /// A shard's changes have stopped outrunning the disk.
+    caught_up: Cell<bool>,
     /// Raised when a shard may have something to write.
     background: Flag,
     /// Raised when there may be upkeep to do.
     upkeep: Flag,
+    /// The upkeep of a shard has begun or ended something.
+    upkeep_news: Cell<bool>,
+    /// Raised when a shard has come.
+    populated: Rc<Flag>,
+    /// Notified when a shard that is to leave may be able to.
+    departure: Changed,
     /// What the upkeep could not read and leaves alone.
     upkeep_damage: RefCell<Vec<Damage>>,
     /// What stops the coordinator.
@@ -130,56 +158,70 @@ pub enum Asked {
     Ready(ShardReply),
     /// The shard waits for a load.
     Waiting(Waiting<ShardReply>),
+    /// The shard lives on another core, or is about to: ask there, or once more.
+    Elsewhere(ShardRequest),
 }
 
-impl Asked {
-    /// Waits for the answer; `None` when the node stops first.
-    pub async fn answer(self) -> Option<ShardReply> {
-        match self {
-            Asked::Ready(reply) => Some(reply),
-            Asked::Waiting(waiting) => waiting.await,
-        }
-    }
+/// Where a core's shards are.
+pub struct Place {
+    /// The core's world.
+    pub world: World,
+    /// Its number.
+    pub core: u16,
+    /// Words for all cores.
+    pub board: Arc<Board>,
+    /// The disk with the files of its shards.
+    pub disk: Disk,
 }
 
 impl Shards {
-    /// Hosts `shards`, whose files are on `disk`.
-    pub fn new(world: World, disk: Disk, shards: Vec<Shard>, replied: Rc<Flag>) -> Rc<Shards> {
-        let host = |shard| {
-            RefCell::new(Host {
-                shard,
-                changes: VecDeque::new(),
-                change_waits: false,
-                change_suspects: None,
-                change_loaded: None,
-                reads: BTreeMap::new(),
-                last_ticket: 0,
-                loads: BTreeMap::new(),
-                queue: VecDeque::new(),
-                favoured: None,
-                upkeep: Upkeep::new(),
-                scrub: Scrub::default(),
-            })
-        };
-        Rc::new(Shards {
-            world,
-            disk,
-            hosts: shards.into_iter().map(host).collect(),
+    /// Hosts `shards`, the first of `count` of the member. `replied` is raised when somebody should look.
+    pub fn new(place: Place, count: u16, shards: Vec<Shard>, replied: Rc<Flag>) -> Rc<Shards> {
+        let hosts = (0..count).map(|_| RefCell::new(None)).collect();
+        let here = Rc::new(Shards {
+            world: place.world,
+            disk: place.disk,
+            core: place.core,
+            board: place.board,
+            hosts,
             replies: RefCell::default(),
             replied,
             held_back: Cell::new(false),
+            caught_up: Cell::new(false),
             background: Flag::default(),
             upkeep: Flag::default(),
+            upkeep_news: Cell::new(false),
+            populated: Rc::default(),
+            departure: Changed::default(),
             upkeep_damage: RefCell::default(),
             damage: RefCell::default(),
             load_delay_max: Cell::new(Duration::ZERO),
             declares_missing: Cell::new(false),
-        })
+        });
+        for (number, shard) in shards.into_iter().enumerate() {
+            here.settle(number as u16, Host::new(shard, Upkeep::new()));
+        }
+        here
     }
 
-    /// How many shards there are.
+    /// How many shards the member has.
     pub fn count(&self) -> u16 {
         self.hosts.len() as u16
+    }
+
+    /// Raised when a shard has come.
+    pub fn population(&self) -> &Rc<Flag> {
+        &self.populated
+    }
+
+    /// Whether any shard lives here.
+    pub fn is_populated(&self) -> bool {
+        self.hosts.iter().any(|host| host.borrow().is_some())
+    }
+
+    /// Whether `shard` lives here.
+    pub fn is_here(&self, shard: u16) -> bool {
+        self.hosts[usize::from(shard)].borrow().is_some()
     }
 
     /// Lets loads take up to `delay`, drawn at random.
@@ -192,14 +234,32 @@ impl Shards {
         self.declares_missing.set(true);
     }
 
-    fn host(&self, shard: u16) -> &RefCell<Host> {
-        &self.hosts[usize::from(shard)]
+    fn host(&self, shard: u16) -> Option<RefMut<'_, Host>> {
+        let host = self.hosts[usize::from(shard)].borrow_mut();
+        RefMut::filter_map(host, Option::as_deref_mut).ok()
     }
 
-    /// Sends a request of the coordinator; the reply is taken with [`Shards::next_reply`].
+    /// A shard that has something under way, and therefore has not left.
+    fn busy_host(&self, shard: u16) -> RefMut<'_, Host> {
+        match self.host(shard) {
+            Some(host) => host,
+            None => panic!("shard {shard} left core {} too early", self.core),
+        }
+    }
+
+    /// Sends a request of the coordinator on this core; the reply is taken with [`Shards::next_reply`].
     pub fn send(self: &Rc<Self>, shard: u16, request: ShardRequest) {
-        let mut host = self.host(shard).borrow_mut();
-        host.changes.push_back(request);
+        self.change(shard, request, ChangeOrigin::Here);
+    }
+
+    /// Sends a request of the coordinator on another core; the reply is the answer.
+    pub fn send_for(self: &Rc<Self>, shard: u16, request: ShardRequest, answer: CallAnswer) {
+        self.change(shard, request, ChangeOrigin::There(answer));
+    }
+
+    fn change(self: &Rc<Self>, shard: u16, request: ShardRequest, origin: ChangeOrigin) {
+        let mut host = self.busy_host(shard);
+        host.changes.push_back((request, origin));
         self.run_changes(shard, &mut host);
         self.background.raise();
     }
@@ -216,12 +276,15 @@ impl Shards {
 
     /// Asks a shard on behalf of a task. Only for reads.
     pub fn ask(self: &Rc<Self>, shard: u16, request: ShardRequest) -> Asked {
-        let mut host = self.host(shard).borrow_mut();
+        let Some(mut host) = self.host(shard) else {
+            return Asked::Elsewhere(request);
+        };
         let need = match host.shard.handle(&request) {
             Step::Ready(reply) => {
                 self.answered(shard, &mut host, &request, &reply);
                 return Asked::Ready(reply);
             }
+            Step::Need(_) if host.leaving => return Asked::Elsewhere(request),
             Step::Need(need) => need,
         };
         let (responder, waiting) = one_shot();
@@ -251,47 +314,76 @@ impl Shards {
         }
         if let ShardReply::Unpinned { pass_is_due: true } = reply {
             host.upkeep.pass_begins();
+            self.gauge(shard, host);
             self.upkeep.raise();
         }
-    }
-
-    /// Sizes of all shards together.
-    pub fn sizes(&self) -> Sizes {
-        let mut total = Sizes::default();
-        for host in &self.hosts {
-            // A shard knows its sizes without looking anything up.
-            let Step::Ready(ShardReply::Sizes(sizes)) =
-                host.borrow_mut().shard.handle(&ShardRequest::Sizes)
-            else {
-                unreachable!("sizes are always at hand")
-            };
-            total.bytes += sizes.bytes;
-            total.bytes_in_use += sizes.bytes_in_use;
-            total.keys += sizes.keys;
-        }
-        total
     }
 
     /// Executes the coordinator's requests until none is left or one has to wait.
     fn run_changes(self: &Rc<Self>, shard: u16, host: &mut Host) {
         while !host.change_waits
-            && let Some(request) = host.changes.front()
+            && let Some((request, _)) = host.changes.front()
         {
             match host.shard.handle(request) {
                 Step::Ready(reply) => {
-                    if let Some(ShardRequest::Compact(_)) = host.changes.pop_front() {
+                    let Some((request, origin)) = host.changes.pop_front() else {
+                        unreachable!("a request was executed")
+                    };
+                    if matches!(request, ShardRequest::Compact(_)) {
                         host.upkeep.pass_begins();
+                        self.upkeep.raise();
                     }
                     host.change_suspects = None;
                     host.change_loaded = None;
-                    self.replies.borrow_mut().push_back((shard, reply));
-                    self.replied.raise();
+                    // What the coordinator decides next, it decides knowing these.
+                    self.gauge(shard, host);
+                    match origin {
+                        ChangeOrigin::Here => {
+                            self.replies.borrow_mut().push_back((shard, reply));
+                            self.replied.raise();
+                        }
+                        ChangeOrigin::There(answer) => answer.answer(Response::Shard(reply)),
+                    }
                 }
                 Step::Need(need) => {
                     host.change_waits = true;
                     self.want_with_hints(shard, host, need, Waiter::Change);
                 }
             }
+        }
+    }
+
+    /// Ends a member that cannot execute what the coordinator asks for.
+    fn change_is_damaged(&self, host: &mut Host, damage: &Damage) {
+        // It stays the first of the changes, and nothing follows it.
+        let origin = host.changes.front_mut().map(|(_, origin)| origin);
+        match origin.map(|origin| std::mem::replace(origin, ChangeOrigin::Here)) {
+            Some(ChangeOrigin::There(answer)) => {
+                answer.answer(Response::Shard(ShardReply::Damaged(damage.clone())));
+            }
+            Some(ChangeOrigin::Here) | None => {
+                *self.damage.borrow_mut() = Some(damage.clone());
+                self.replied.raise();
+            }
+        }
+    }
+
+    /// Writes the figures of a shard to the board.
+    fn gauge(&self, shard: u16, host: &mut Host) {
+        let gauges: &Gauges = self.board.gauges(shard);
+        // A shard knows its sizes without looking anything up.
+        let Step::Ready(ShardReply::Sizes(sizes)) = host.shard.handle(&ShardRequest::Sizes) else {
+            unreachable!("sizes are always at hand")
+        };
+        gauges.set_sizes(sizes);
+        gauges.set_dirty(host.shard.dirty());
+        if gauges.set_upkeep(host.upkeep.is_passing(), host.upkeep.is_collecting()) {
+            self.upkeep_news.set(true);
+        }
+        let is_behind = host.shard.is_behind();
+        if gauges.set_behind(is_behind) && !is_behind {
+            self.caught_up.set(true);
+            self.replied.raise();
         }
     }
 
@@ -332,6 +424,7 @@ impl Shards {
         for hint in host.shard.take_hints() {
             if host.loads.len() < HINTED_LOADS_MAX
                 && host.favoured.is_none()
+                && !host.leaving
                 && !host.loads.contains_key(&hint)
             {
                 host.loads.insert(hint, Vec::new());
@@ -381,12 +474,12 @@ impl Shards {
                 shards.world.sleep(Duration::from_nanos(delay)).await;
             }
             if !again && shards.was_declared_missing(shard, &need) {
-                let mut host = shards.host(shard).borrow_mut();
+                let mut host = shards.busy_host(shard);
                 return shards.loaded(shard, &mut host, need, None);
             }
             let ReadRequest { file, offset, len } = read;
             let bytes = shards.disk.read(&file, offset, len).await;
-            let mut host = shards.host(shard).borrow_mut();
+            let mut host = shards.busy_host(shard);
             let damage = match bytes {
                 Ok(bytes) => {
                     let loaded = host.shard.load(&need, Some(Bytes::from(bytes)));
@@ -406,17 +499,14 @@ impl Shards {
     fn was_declared_missing(&self, shard: u16, need: &Need) -> bool {
         self.declares_missing.get()
             && matches!(need, Need::Bytes { .. })
-            && self.host(shard).borrow_mut().shard.load(need, None).is_ok()
+            && self.busy_host(shard).shard.load(need, None).is_ok()
     }
 
     fn loaded(self: &Rc<Self>, shard: u16, host: &mut Host, need: Need, damage: Option<&Damage>) {
         for waiter in host.loads.remove(&need).unwrap_or_default() {
             let lost = damage.filter(|_| host.is_damaged_again(waiter, need));
             match (waiter, lost) {
-                (Waiter::Change, Some(damage)) => {
-                    *self.damage.borrow_mut() = Some(damage.clone());
-                    self.replied.raise();
-                }
+                (Waiter::Change, Some(damage)) => self.change_is_damaged(host, damage),
                 (Waiter::Change, None) => {
                     host.change_suspects = damage.map(|_| need);
                     host.change_loaded = damage.is_none().then_some(need);
@@ -451,6 +541,7 @@ impl Shards {
             }
         }
         self.start_queued(shard, host);
+        self.stir(host);
     }
 }
 
@@ -466,79 +557,110 @@ impl Shards {
         self.background.raise();
     }
 
-    /// Lets `shard` do and emit a slice of its background I/O; whether there may be more.
+    /// Lets `shard` do and emit a slice of its background I/O, if it is here; whether there may be more.
     pub fn poll(&self, shard: u16, requests: &mut Vec<IoRequest>) -> bool {
-        let goes_on = self.host(shard).borrow_mut().shard.poll(requests);
+        let goes_on = {
+            let Some(mut host) = self.host(shard) else {
+                return false;
+            };
+            if host.leaving {
+                return false;
+            }
+            let goes_on = host.shard.poll(requests);
+            self.gauge(shard, &mut host);
+            goes_on
+        };
         let emitted = !requests.is_empty();
         self.disk.submit(requests);
         emitted || goes_on
     }
 
+    /// How often no file could be created for lack of descriptors since the last call.
+    pub fn take_lacked_descriptors(&self) -> u64 {
+        self.disk.take_lacked_descriptors()
+    }
+
+    /// The next completion of the disk.
+    pub fn next_completion(&self) -> Option<(IoId, IoResult)> {
+        self.disk.next_completion()
+    }
+
     /// Takes the result of a request that a shard emitted.
     pub fn complete(&self, shard: u16, id: IoId, result: IoResult) {
-        let mut host = self.host(shard).borrow_mut();
-        host.shard.complete(id, result);
-        self.wake_blocked_upkeep(&mut host);
+        {
+            let mut host = self.busy_host(shard);
+            host.shard.complete(id, result);
+            self.gauge(shard, &mut host);
+            self.wake_blocked_upkeep(&mut host);
+            self.stir(&host);
+        }
         self.background.raise();
         if self.held_back.get() {
             self.replied.raise();
         }
     }
 
-    /// Whether changes outrun the disk: then none should be made until requests complete, which wakes the
-    /// pipeline.
-    pub fn hold_back(&self) -> bool {
-        let behind = |host: &RefCell<Host>| host.borrow().shard.is_behind();
-        let behind = self.hosts.iter().any(behind);
+    /// Changes wait, or do not, because one shard's outrun its disk.
+    pub fn note_held_back(&self, behind: bool) {
         self.held_back.set(behind);
         if behind {
             self.background.raise();
         }
-        behind
     }
 
-    /// What `shard` reports.
+    /// Whether a shard's changes have stopped outrunning the disk since the last call.
+    pub fn take_caught_up(&self) -> bool {
+        self.caught_up.take()
+    }
+
+    /// What `shard` reports, if it is here.
     pub fn next_event(&self, shard: u16) -> Option<ShardEvent> {
-        self.host(shard).borrow_mut().shard.next_event()
+        self.host(shard)?.shard.next_event()
     }
 
     /// The superblock names the images of checkpoint `id`: what only older ones need may go.
     pub fn published(&self, id: u32) {
-        for host in &self.hosts {
-            host.borrow_mut().shard.published(id);
-        }
+        self.for_each(|shard, host| {
+            host.shard.published(id);
+            self.gauge(shard, host);
+        });
         self.background.raise();
     }
 
     /// There may be room on the device again.
     pub fn retry_space(&self) {
-        for host in &self.hosts {
-            host.borrow_mut().shard.retry_space();
-        }
+        self.for_each(|_, host| host.shard.retry_space());
         self.background.raise();
     }
 
-    /// How much of its page cache only a checkpoint can free, in the shard that has least left. Each has a
-    /// cache of its own, and one that is full keeps the changes of all waiting.
-    pub fn fullest(&self) -> Dirty {
-        let dirty = self.hosts.iter().map(|host| host.borrow().shard.dirty());
-        let share = |dirty: &Dirty| dirty.dirty_bytes * 1024 / dirty.cache_bytes.max(1);
-        dirty.max_by_key(share).unwrap_or_default()
-    }
-
-    /// How much of the page caches only a checkpoint can free, in all shards together.
-    pub fn dirty(&self) -> Dirty {
-        let mut total = Dirty::default();
-        for host in &self.hosts {
-            let dirty = host.borrow().shard.dirty();
-            total.dirty_bytes += dirty.dirty_bytes;
-            total.cache_bytes += dirty.cache_bytes;
+    fn for_each(&self, mut each: impl FnMut(u16, &mut Host)) {
+        for shard in 0..self.count() {
+            if let Some(mut host) = self.host(shard) {
+                each(shard, &mut host);
+            }
         }
-        total
     }
 }
 
 impl Host {
+    fn new(shard: Shard, upkeep: Upkeep) -> Host {
+        Host {
+            shard,
+            changes: VecDeque::new(),
+            change_waits: false,
+            change_suspects: None,
+            change_loaded: None,
+            reads: BTreeMap::new(),
+            last_ticket: 0,
+            loads: BTreeMap::new(),
+            queue: VecDeque::new(),
+            favoured: None,
+            upkeep,
+            scrub: Scrub::default(),
+            leaving: false,
+        }
+    }
+
     /// Whether a load may begin for `waiter` now.
     fn may_load(&self, waiter: Waiter) -> bool {
         match (self.favoured, waiter) {

@@ -21,6 +21,8 @@ const LOADS_PER_STEP_MAX: usize = 32;
 /// The load that the scrub of a shard waits for.
 #[derive(Default)]
 pub(super) struct Scrub {
+    /// A step is under way.
+    steps: bool,
     loaded: Option<Responder<Result<(), Damage>>>,
     /// What was damaged once.
     suspects: Option<Need>,
@@ -38,6 +40,8 @@ pub enum Scrubbed {
     },
     /// The way to the next page did not stay in memory.
     Crowded,
+    /// The shard does not live here, or is about to leave.
+    Elsewhere,
     /// All of the shard was looked at; the next step begins anew.
     Through,
     /// The node ends.
@@ -45,8 +49,20 @@ pub enum Scrubbed {
 }
 
 impl Shards {
-    /// Looks at what comes next in `shard`.
+    /// Looks at what comes next in `shard`. One step at a time.
     pub async fn scrub(self: &Rc<Self>, shard: u16) -> Scrubbed {
+        match self.host(shard) {
+            Some(mut host) if !host.leaving => host.scrub.steps = true,
+            _ => return Scrubbed::Elsewhere,
+        }
+        let scrubbed = self.scrub_step(shard).await;
+        let mut host = self.busy_host(shard);
+        host.scrub.steps = false;
+        self.stir(&host);
+        scrubbed
+    }
+
+    async fn scrub_step(self: &Rc<Self>, shard: u16) -> Scrubbed {
         for _ in 0..LOADS_PER_STEP_MAX {
             match self.next_target(shard) {
                 Step::Ready(None) => return Scrubbed::Through,
@@ -54,7 +70,7 @@ impl Shards {
                 Step::Need(need) => match self.load_for_scrub(shard, need).await {
                     Some(Ok(())) => {}
                     Some(Err(damage)) => {
-                        self.host(shard).borrow_mut().shard.scrub_without();
+                        self.busy_host(shard).shard.scrub_without();
                         let damage = Some(damage);
                         return Scrubbed::Read { bytes: 0, damage };
                     }
@@ -66,19 +82,19 @@ impl Shards {
     }
 
     fn next_target(&self, shard: u16) -> Step<Option<ScrubTarget>> {
-        self.host(shard).borrow_mut().shard.scrub_next()
+        self.busy_host(shard).shard.scrub_next()
     }
 
     fn load_for_scrub(self: &Rc<Self>, shard: u16, need: Need) -> Waiting<Result<(), Damage>> {
         let (responder, waiting) = one_shot();
-        let mut host = self.host(shard).borrow_mut();
+        let mut host = self.busy_host(shard);
         host.scrub.loaded = Some(responder);
         self.want(shard, &mut host, need, Waiter::Scrub);
         waiting
     }
 
     async fn scrub_target(self: &Rc<Self>, shard: u16, target: &ScrubTarget) -> Scrubbed {
-        let read = self.host(shard).borrow().shard.read_of(target.need());
+        let read = self.busy_host(shard).shard.read_of(target.need());
         let bytes = read.len;
         let mut damage = self.scrub_read(shard, target, &read).await;
         if damage.is_some() {
@@ -96,7 +112,7 @@ impl Shards {
         let ReadRequest { file, offset, len } = read;
         match self.disk.read(file, *offset, *len).await {
             Ok(bytes) => {
-                let mut host = self.host(shard).borrow_mut();
+                let mut host = self.busy_host(shard);
                 host.shard.scrub_check(target, &Bytes::from(bytes))
             }
             // Deleted since: a segment that was emptied.
@@ -107,6 +123,12 @@ impl Shards {
                 what: format!("reading {len} bytes failed: {failure}"),
             }),
         }
+    }
+}
+
+impl Scrub {
+    pub(super) fn is_under_way(&self) -> bool {
+        self.steps
     }
 }
 

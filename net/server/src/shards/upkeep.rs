@@ -22,6 +22,8 @@ pub(super) struct Upkeep {
     waits: bool,
     /// Copies wait for the disk, or a changing request is in the middle of its work.
     blocked: bool,
+    /// A segment is being emptied, as far as is known.
+    collecting: bool,
     /// What was loaded since the last slice that did something.
     loaded: BTreeSet<Need>,
     /// What was damaged once.
@@ -36,9 +38,18 @@ impl Upkeep {
             percent: 0,
             waits: false,
             blocked: false,
+            collecting: false,
             loaded: BTreeSet::new(),
             suspects: None,
         }
+    }
+
+    pub(super) fn is_passing(&self) -> bool {
+        self.pass_is_due
+    }
+
+    pub(super) fn is_collecting(&self) -> bool {
+        self.collecting
     }
 
     pub(super) fn pass_begins(&mut self) {
@@ -94,9 +105,12 @@ impl Shards {
     /// Does a slice of the upkeep of `shard`, at most about a millisecond long. Segments with a smaller part
     /// of live bytes than `percent` are emptied.
     pub fn maintain(self: &Rc<Self>, shard: u16, percent: u64) -> Upkept {
-        let mut host = self.host(shard).borrow_mut();
+        let Some(mut host) = self.host(shard) else {
+            return Upkept::Idle;
+        };
         host.upkeep.percent = percent;
         let upkept = self.keep_up(shard, &mut host);
+        self.gauge(shard, &mut host);
         if upkept != Upkept::Idle {
             // What was copied waits to be written.
             self.background.raise();
@@ -104,10 +118,9 @@ impl Shards {
         upkept
     }
 
-    /// Whether the passes of all compactions so far are through, in all shards.
-    pub fn passes_are_done(&self) -> bool {
-        let is_due = |host: &std::cell::RefCell<Host>| host.borrow().upkeep.pass_is_due;
-        !self.hosts.iter().any(is_due)
+    /// Whether the upkeep of a shard began or ended something since the last call.
+    pub fn take_upkeep_news(&self) -> bool {
+        self.upkeep_news.take()
     }
 
     /// Damage that the upkeep met since the last call, and leaves alone.
@@ -117,6 +130,10 @@ impl Shards {
 
     pub(super) fn keep_up(self: &Rc<Self>, shard: u16, host: &mut Host) -> Upkept {
         if host.upkeep.waits {
+            return Upkept::Waiting;
+        }
+        if host.leaving {
+            self.step_back(shard, host);
             return Upkept::Waiting;
         }
         let passing = host.upkeep.pass_is_due;
@@ -139,6 +156,14 @@ impl Shards {
         }
         self.want_with_hints(shard, host, need, Waiter::Upkeep);
         Upkept::Waiting
+    }
+
+    /// The upkeep does not go on before the shard has left: nobody is to wait for it.
+    pub(super) fn step_back(self: &Rc<Self>, shard: u16, host: &mut Host) {
+        if host.favoured == Some(Waiter::Upkeep) && !host.upkeep.waits {
+            host.favoured = None;
+            self.start_queued(shard, host);
+        }
     }
 
     pub(super) fn wake_blocked_upkeep(&self, host: &mut Host) {
@@ -166,6 +191,7 @@ impl Upkeep {
             Maintained::Blocked => return Upkept::Waiting,
             Maintained::Idle if !passing => {
                 self.did_something();
+                self.collecting = false;
                 return Upkept::Idle;
             }
             Maintained::Idle => self.pass_is_due = false,
@@ -174,7 +200,10 @@ impl Upkeep {
         self.did_something();
         match passing {
             true => Upkept::Passing,
-            false => Upkept::Collecting,
+            false => {
+                self.collecting = true;
+                Upkept::Collecting
+            }
         }
     }
 }

@@ -1,0 +1,171 @@
+//! What cores ask of each other.
+
+use std::any::Any;
+use std::rc::Rc;
+
+use engine::auth::Authorized;
+use engine::command::Command;
+use engine::image::ShardEvent;
+use engine::shard::{ShardReply, ShardRequest};
+use reactor::DetachedStream;
+
+use super::link::{Answer, Caller};
+use crate::identity::Identity;
+use crate::local::Responder;
+use crate::node::{Home, WriteError, WriteOutcome};
+use crate::shards::{Scrubbed, TravellingShard};
+
+/// A request from one core to another.
+pub enum Call {
+    /// A read of a shard, from any core to where it lives.
+    Read {
+        /// Which.
+        shard: u16,
+        /// What.
+        request: ShardRequest,
+    },
+    /// The coordinator's next request to a shard, from home to where it lives.
+    Change {
+        /// Which.
+        shard: u16,
+        /// What.
+        request: ShardRequest,
+    },
+    /// A client's write, to home.
+    Write(Authorized<Command>),
+    /// Whatever else is to be looked at or done at home.
+    Home(HomeCall),
+    /// Answered when the passes of all compactions so far are through; to home.
+    Compacted,
+    /// What a shard reports of its files, to home.
+    ShardEvent {
+        /// Which.
+        shard: u16,
+        /// What.
+        event: ShardEvent,
+    },
+    /// Something to look at; answered at once.
+    Notice(Notice),
+    /// The member is open: the first call from home.
+    Begin(Facts),
+    /// Do a step of the scrub; from home.
+    Scrub {
+        /// In which shard.
+        shard: u16,
+    },
+    /// Serve a connection; from home.
+    Connection(DetachedStream),
+    /// Let go of a shard; from home.
+    Give {
+        /// Which.
+        shard: u16,
+    },
+    /// Host a shard; from home.
+    Take(Box<TravellingShard>),
+}
+
+/// A piece of work that is carried home.
+pub type HomeCall = Box<dyn FnOnce(&Home) -> Box<dyn Any + Send> + Send>;
+
+/// Something that the other core should look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// From home: something became visible.
+    Visible,
+    /// From home: the member's state changed.
+    State,
+    /// From home: the superblock names the images of this checkpoint.
+    Published(u32),
+    /// From home: there may be room on the device again.
+    RetrySpace,
+    /// From home: there may be upkeep to do.
+    Upkeep,
+    /// To home: a shard's changes no longer outrun the disk.
+    CaughtUp,
+    /// To home: the upkeep of a shard began or ended something.
+    UpkeepChanged,
+}
+
+/// What a core has to know of an open member.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// Ids of the member and its cluster.
+    pub identity: Identity,
+    /// Shards of the data directory.
+    pub shards: u16,
+}
+
+/// A response to a [`Call`].
+pub enum Response {
+    /// To a read or a change.
+    Shard(ShardReply),
+    /// To a read of a shard that lives elsewhere or is about to leave: the request comes back.
+    NotHere(ShardRequest),
+    /// To a write.
+    Written(Result<WriteOutcome, WriteError>),
+    /// To a call of home.
+    Home(Box<dyn Any + Send>),
+    /// To `Scrub`.
+    Scrubbed(Scrubbed),
+    /// To `Give`.
+    Given(Box<TravellingShard>),
+    /// To everything else.
+    Done,
+}
+
+/// Who takes a response.
+pub(crate) enum Waiter {
+    /// A task.
+    Task(Responder<Response>),
+    /// The coordinator, for this shard.
+    Coordinator(u16),
+    /// The one that tells this core what became visible.
+    Herald(u16),
+    /// Nobody.
+    Nobody,
+}
+
+/// This core's calls to the others.
+pub(crate) struct Links {
+    callers: Vec<Option<Rc<Caller<Call, Response, Waiter>>>>,
+}
+
+/// The right to answer a call.
+pub(crate) type CallAnswer = Answer<Response>;
+
+impl Links {
+    pub(crate) fn new(callers: Vec<Option<Rc<Caller<Call, Response, Waiter>>>>) -> Links {
+        Links { callers }
+    }
+
+    /// The cores that can be called.
+    pub(crate) fn others(&self) -> impl Iterator<Item = u16> {
+        let there = |(core, caller): (usize, &Option<_>)| caller.is_some().then_some(core as u16);
+        self.callers.iter().enumerate().filter_map(there)
+    }
+
+    /// The calls to `core`.
+    pub(crate) fn caller(&self, core: u16) -> &Rc<Caller<Call, Response, Waiter>> {
+        match &self.callers[usize::from(core)] {
+            Some(caller) => caller,
+            None => panic!("core {core} calls itself"),
+        }
+    }
+
+    /// Calls `core`. If that is gone, whoever waits is dropped.
+    pub(crate) fn call(&self, core: u16, waiter: Waiter, call: Call) {
+        drop(self.caller(core).call(waiter, call));
+    }
+
+    /// Tells all other cores.
+    pub(crate) fn tell_all(&self, notice: Notice) {
+        for core in self.others() {
+            self.tell(core, notice);
+        }
+    }
+
+    /// Tells `core`.
+    pub(crate) fn tell(&self, core: u16, notice: Notice) {
+        self.call(core, Waiter::Nobody, Call::Notice(notice));
+    }
+}

@@ -1,0 +1,186 @@
+//! What a core does with the calls of the others, and with their responses.
+//!
+//! Two tasks for each other core: one takes its requests, one its responses. Requests are begun in the order in
+//! which they were made; nothing here waits before it has taken all that is there.
+
+use std::rc::Rc;
+
+use reactor::Class;
+
+use super::{Node, State};
+use crate::cores::HOME;
+use crate::cores::call::{Call, CallAnswer, Notice, Response, Waiter};
+use crate::cores::link::Callee;
+use crate::shards::Asked;
+
+/// Messages that are handled before other tasks run.
+const BATCH_MAX: usize = 64;
+
+impl Node {
+    /// Starts the tasks of all links.
+    pub(super) fn start_links(&self, callees: Vec<Callee<Call, Response>>) {
+        for callee in callees {
+            self.spawn(Class::Consensus, |node| async move {
+                node.run_requests(callee).await;
+            });
+        }
+        for core in self.0.links.others() {
+            self.spawn(Class::Consensus, |node| async move {
+                node.run_responses(core).await;
+            });
+        }
+    }
+
+    async fn run_requests(&self, mut callee: Callee<Call, Response>) {
+        let mut requests = Vec::new();
+        while std::future::poll_fn(|context| {
+            callee.poll_requests(context, &mut requests, BATCH_MAX)
+        })
+        .await
+        {
+            for (answer, call) in requests.drain(..) {
+                self.take_call(call, answer);
+            }
+            self.0.world.yield_now().await;
+        }
+    }
+
+    async fn run_responses(&self, core: u16) {
+        let caller = Rc::clone(self.0.links.caller(core));
+        let mut responses = Vec::new();
+        while std::future::poll_fn(|context| {
+            caller.poll_responses(context, &mut responses, BATCH_MAX)
+        })
+        .await
+        {
+            for (waiter, response) in responses.drain(..) {
+                self.take_response(waiter, response);
+            }
+            self.0.world.yield_now().await;
+        }
+    }
+
+    fn take_response(&self, waiter: Waiter, response: Option<Response>) {
+        match (waiter, response) {
+            (Waiter::Task(responder), Some(response)) => responder.answer(response),
+            (Waiter::Coordinator(shard), response) => {
+                if let Some(parts) = &self.0.home {
+                    parts.dispatch.take_response(shard, response);
+                }
+            }
+            (Waiter::Herald(core), Some(_)) => {
+                if let Some(home) = self.home() {
+                    home.herald_is_back(core);
+                }
+            }
+            // Whoever waited sees that nobody answers.
+            (Waiter::Task(_) | Waiter::Herald(_), None) | (Waiter::Nobody, _) => {}
+        }
+    }
+
+    fn take_call(&self, call: Call, answer: CallAnswer) {
+        match call {
+            Call::Read { shard, request } => {
+                self.note_request();
+                match self.0.shards.ask(shard, request) {
+                    Asked::Ready(reply) => answer.answer(Response::Shard(reply)),
+                    Asked::Waiting(waiting) => self.spawn(Class::Request, |_| async move {
+                        match waiting.await {
+                            Some(reply) => answer.answer(Response::Shard(reply)),
+                            None => drop(answer),
+                        }
+                    }),
+                    Asked::Elsewhere(request) => answer.answer(Response::NotHere(request)),
+                }
+            }
+            Call::Change { shard, request } => {
+                self.note_request();
+                self.0.shards.send_for(shard, request, answer);
+            }
+            Call::Scrub { shard } => self.spawn(Class::Background, |node| async move {
+                answer.answer(Response::Scrubbed(node.0.shards.scrub(shard).await));
+            }),
+            Call::Give { shard } => self.spawn(Class::Consensus, |node| async move {
+                answer.answer(Response::Given(node.0.shards.give(shard).await));
+            }),
+            Call::Connection(stream) => {
+                self.take_connection(stream);
+                answer.answer(Response::Done);
+            }
+            Call::Take(shard) => {
+                self.0.shards.take(shard);
+                answer.answer(Response::Done);
+            }
+            Call::Notice(notice) => {
+                self.take_notice(notice);
+                answer.answer(Response::Done);
+            }
+            Call::Begin(_) => unreachable!("core {} has begun", self.0.core),
+            call => self.take_call_at_home(call, answer),
+        }
+    }
+
+    fn take_call_at_home(&self, call: Call, answer: CallAnswer) {
+        let Some(home) = self.home() else {
+            unreachable!("core {} is not home", self.0.core)
+        };
+        match call {
+            Call::Write(command) => {
+                self.note_request();
+                home.write_for(&command, answer);
+            }
+            Call::Home(look) => home.look(look, answer),
+            Call::Compacted => self.spawn(Class::Request, |_| async move {
+                match home.compacted().await {
+                    Ok(()) => answer.answer(Response::Done),
+                    Err(_) => drop(answer),
+                }
+            }),
+            Call::ShardEvent { shard, event } => {
+                home.take_shard_event(shard, event);
+                answer.answer(Response::Done);
+            }
+            _ => unreachable!("nobody asks home for this"),
+        }
+    }
+
+    fn take_notice(&self, notice: Notice) {
+        match notice {
+            Notice::Visible => self.0.watches.published(),
+            Notice::State => {
+                self.0.changed.notify();
+                if self.state() >= State::Stopping {
+                    self.0.watches.wake_all();
+                    self.0.work.raise();
+                    self.0.shards.wake_background();
+                    self.0.shards.wake_upkeep();
+                }
+            }
+            Notice::Published(id) => self.0.shards.published(id),
+            Notice::RetrySpace => self.0.shards.retry_space(),
+            Notice::Upkeep => self.0.shards.wake_upkeep(),
+            Notice::CaughtUp => self.0.work.raise(),
+            Notice::UpkeepChanged => {
+                if let Some(home) = self.home() {
+                    home.upkeep_changed();
+                }
+            }
+        }
+    }
+
+    /// On every core but home: takes completions of the disk, and tells home when changes may go on.
+    pub(super) async fn run_disk(&self) {
+        while self.state() < State::Stopped {
+            self.0.work.wait().await;
+            while let Some((id, result)) = self.0.shards.next_completion() {
+                let Some(shard) = id.machine().as_shard() else {
+                    unreachable!("the log is at home")
+                };
+                self.0.shards.complete(shard, id, result);
+            }
+            if self.0.shards.take_caught_up() {
+                self.0.links.tell(HOME, Notice::CaughtUp);
+            }
+        }
+    }
+}
