@@ -106,6 +106,8 @@ async fn renew(world: &World, node: &Node, shared: &Shared, id: i64) -> bool {
         }
         // Its expiry may be on its way through the log; that it ends is seen by the monitor.
         None => {
+            // The question may have been on its way for a while, to another core.
+            let now = shared.now(world);
             let lease = &history.leases[&id];
             if !lease.revoke_asked && !lease.gone && now < lease.not_before {
                 let early = lease.not_before - now;
