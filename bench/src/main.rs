@@ -10,12 +10,15 @@ use clap::{Args, Parser, Subcommand};
 use ringbench::compare::{self, Comparison};
 use ringbench::http2::Address;
 use ringbench::load::{self, Pacing, Plan};
-use ringbench::machine::{Disk, Hop};
+use ringbench::machine::{Cores, Disk, Hop};
 use ringbench::scenario::{Churn, Leases, List, Load, LoadVerify, Mixed, Scale, Watchers};
 use ringbench::server::ServerCommand;
 use ringbench::statistics::median;
 use ringbench::workload::{KeySpace, Kind, Workload};
 use ringbench::{process, report, start};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const EXAMPLES: &str = "Examples:
   ringbench put --connections 64 --streams 8 --server-pid $(pidof ringd)
@@ -73,6 +76,8 @@ enum Command {
     Churn(Churn),
     /// Measure linearizable gets beside saturating writers.
     Mixed(Mixed),
+    /// Measure a member on one core and on several, with requests made in its own process.
+    Cores(Cores),
     /// Measure mailboxes between two cores, without a server.
     Hop(Hop),
     /// Measure the device below a directory, without a server.
@@ -220,6 +225,7 @@ fn main() -> ExitCode {
         Command::Watchers(watchers) => done(watchers.run()),
         Command::Churn(churn) => done(churn.run()),
         Command::Mixed(mixed) => done(mixed.run()),
+        Command::Cores(cores) => done(cores.run()),
         Command::Hop(hop) => done(hop.run()),
         Command::Disk(disk) => done(disk.run()),
     };

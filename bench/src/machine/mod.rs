@@ -1,4 +1,5 @@
-//! What one machine gives to the reactor, without any server: the way from core to core, and the disk.
+//! What one machine gives to ringd's inside, without any connection: the way from core to core, the disk, and a
+//! member on one core and on several.
 //!
 //! The one part of this crate that knows ringd's inside: it runs on the same drivers as the server.
 
@@ -8,9 +9,11 @@ use clap::ValueEnum;
 use hdrhistogram::Histogram;
 use reactor::DriverChoice;
 
+mod cores;
 mod disk;
 mod hop;
 
+pub use cores::Cores;
 pub use disk::Disk;
 pub use hop::Hop;
 
