@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use engine::command::*;
 use engine::key::KeyRange;
+use engine::shard::shard_of;
 use engine::watch::{Output, WatchSpec};
 use member::{answer, small};
 use reactor::sim::{DiskFault, DiskOperation, HostId, PlannedFault, Simulation, SimulationOptions};
@@ -230,6 +231,49 @@ fn every_core_answers_the_same() {
             assert_eq!(home.moves(), 4 - u64::from(4 / cores));
         });
     }
+}
+
+/// Writes that wait for a checkpoint must leave a way home for the report that its images are durable.
+#[test]
+fn writers_of_another_core_wait_for_its_checkpoints() {
+    const WRITERS: usize = 260;
+    const PUTS: usize = 20;
+    let mut machine = Machine::new(11);
+    let mut options = options();
+    // Three quarters of a shard's 2 MiB may be dirty.
+    options.store.page_cache_bytes = 8 << 20;
+    options.checkpoints.log_bytes = u64::MAX;
+    options.log.record_bytes_max = 2 << 20;
+    options.log.segment_bytes = 4 << 20;
+    machine.live(2, 1, &options, |world, nodes| async move {
+        let home = nodes[0].home().expect("home");
+        assert!(home.move_shard(0, 1).await);
+        let done = Rc::new(Cell::new(0));
+        for writer in 0..WRITERS {
+            let done = done.clone();
+            drop(world.spawn(Class::Request, {
+                // Most of them at home, where they need no link.
+                let core = nodes[usize::from(writer < 4)].clone();
+                async move {
+                    on(&core, move |node| async move {
+                        // Long keys fill pages.
+                        let key = |number| format!("{number:07}-{}", "k".repeat(1500));
+                        let keys = (writer..).step_by(WRITERS).map(key);
+                        let here = |key: &String| shard_of(key.as_bytes(), 4) == 0;
+                        for key in keys.filter(here).take(PUTS) {
+                            put(&node, &key, "").await;
+                        }
+                    })
+                    .await;
+                    done.set(done.get() + 1);
+                }
+            }));
+        }
+        while done.get() < WRITERS {
+            world.sleep(Duration::from_millis(1)).await;
+        }
+        assert!(home.checkpoint_status().count > 1);
+    });
 }
 
 #[test]

@@ -55,6 +55,11 @@ pub enum Call {
     },
     /// Serve a connection; from home.
     Connection(DetachedStream),
+    /// Begin nothing new in a shard that is to go; from home.
+    Prepare {
+        /// Which.
+        shard: u16,
+    },
     /// Let go of a shard; from home.
     Give {
         /// Which.
@@ -107,6 +112,8 @@ pub enum Response {
     Home(Box<dyn Any + Send>),
     /// To `Scrub`.
     Scrubbed(Scrubbed),
+    /// To `Prepare`: whether it can go soon. If not it does not leave.
+    Prepared(bool),
     /// To `Give`.
     Given(Box<TravellingShard>),
     /// To everything else.
@@ -125,17 +132,33 @@ pub(crate) enum Waiter {
     Nobody,
 }
 
+/// A calling end on its core.
+pub(crate) type CallsTo = Rc<Caller<Call, Response, Waiter>>;
+
 /// This core's calls to the others.
+///
+/// Invariant: what home may let wait (writes that changes are held back from, the end of a pass) has a link of
+/// its own. Otherwise it could take all slots, and what ends its wait, such as the report that an image is
+/// durable, would find none.
 pub(crate) struct Links {
-    callers: Vec<Option<Rc<Caller<Call, Response, Waiter>>>>,
+    callers: Vec<Option<CallsTo>>,
+    /// To home; none there.
+    patient: Option<CallsTo>,
 }
 
 /// The right to answer a call.
 pub(crate) type CallAnswer = Answer<Response>;
 
+impl Call {
+    /// Whether home may let it wait for other calls.
+    fn is_patient(&self) -> bool {
+        matches!(self, Call::Write(_) | Call::Compacted)
+    }
+}
+
 impl Links {
-    pub(crate) fn new(callers: Vec<Option<Rc<Caller<Call, Response, Waiter>>>>) -> Links {
-        Links { callers }
+    pub(crate) fn new(callers: Vec<Option<CallsTo>>, patient: Option<CallsTo>) -> Links {
+        Links { callers, patient }
     }
 
     /// The cores that can be called.
@@ -144,17 +167,24 @@ impl Links {
         self.callers.iter().enumerate().filter_map(there)
     }
 
-    /// The calls to `core`.
-    pub(crate) fn caller(&self, core: u16) -> &Rc<Caller<Call, Response, Waiter>> {
-        match &self.callers[usize::from(core)] {
-            Some(caller) => caller,
-            None => panic!("core {core} calls itself"),
-        }
+    /// The ends of all links.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &CallsTo> {
+        self.callers.iter().flatten().chain(&self.patient)
     }
 
     /// Calls `core`. If that is gone, whoever waits is dropped.
+    ///
+    /// # Panics
+    /// If that is this core.
     pub(crate) fn call(&self, core: u16, waiter: Waiter, call: Call) {
-        drop(self.caller(core).call(waiter, call));
+        let caller = match &self.patient {
+            Some(patient) if call.is_patient() => patient,
+            _ => match &self.callers[usize::from(core)] {
+                Some(caller) => caller,
+                None => panic!("core {core} calls itself"),
+            },
+        };
+        drop(caller.call(waiter, call));
     }
 
     /// Tells all other cores.

@@ -44,6 +44,10 @@ pub struct Seat {
     /// By core; none to itself.
     pub(crate) callers: Vec<Option<CallerEnd<Call, Response>>>,
     pub(crate) callees: Vec<Option<CalleeEnd<Call, Response>>>,
+    /// For what home may let wait; none at home.
+    pub(crate) patient: Option<CallerEnd<Call, Response>>,
+    /// Those of all other cores; only at home.
+    pub(crate) patients: Vec<CalleeEnd<Call, Response>>,
     pub(crate) board: Arc<Board>,
 }
 
@@ -67,9 +71,16 @@ pub fn seats(cores: u16, capacity: usize) -> Vec<Seat> {
             core,
             callers: ends(),
             callees: (0..cores).map(|_| None).collect(),
+            patient: None,
+            patients: Vec::new(),
             board: board.clone(),
         })
         .collect();
+    for from in 1..usize::from(cores) {
+        let (caller, callee) = link(capacity);
+        seats[from].patient = Some(caller);
+        seats[usize::from(HOME)].patients.push(callee);
+    }
     for from in 0..usize::from(cores) {
         for to in (0..usize::from(cores)).filter(|to| *to != from) {
             let (caller, callee) = link(capacity);

@@ -1,6 +1,6 @@
 //! What a core does with the calls of the others, and with their responses.
 //!
-//! Two tasks for each other core: one takes its requests, one its responses. Requests are begun in the order in
+//! Two tasks for each link: one takes its requests, one its responses. Requests are begun in the order in
 //! which they were made; nothing here waits before it has taken all that is there.
 
 use std::rc::Rc;
@@ -9,7 +9,7 @@ use reactor::Class;
 
 use super::{Node, State};
 use crate::cores::HOME;
-use crate::cores::call::{Call, CallAnswer, Notice, Response, Waiter};
+use crate::cores::call::{Call, CallAnswer, CallsTo, Notice, Response, Waiter};
 use crate::cores::link::Callee;
 use crate::shards::Asked;
 
@@ -24,9 +24,9 @@ impl Node {
                 node.run_requests(callee).await;
             });
         }
-        for core in self.0.links.others() {
+        for caller in self.0.links.all().map(Rc::clone) {
             self.spawn(Class::Consensus, |node| async move {
-                node.run_responses(core).await;
+                node.run_responses(caller).await;
             });
         }
     }
@@ -40,13 +40,14 @@ impl Node {
         {
             for (answer, call) in requests.drain(..) {
                 self.take_call(call, answer);
+                // A read may be long, and the order has to stay.
+                self.0.world.yield_if_due().await;
             }
             self.0.world.yield_now().await;
         }
     }
 
-    async fn run_responses(&self, core: u16) {
-        let caller = Rc::clone(self.0.links.caller(core));
+    async fn run_responses(&self, caller: CallsTo) {
         let mut responses = Vec::new();
         while std::future::poll_fn(|context| {
             caller.poll_responses(context, &mut responses, BATCH_MAX)
@@ -99,6 +100,9 @@ impl Node {
             }
             Call::Scrub { shard } => self.spawn(Class::Background, |node| async move {
                 answer.answer(Response::Scrubbed(node.0.shards.scrub(shard).await));
+            }),
+            Call::Prepare { shard } => self.spawn(Class::Consensus, |node| async move {
+                answer.answer(Response::Prepared(node.0.shards.prepare(shard).await));
             }),
             Call::Give { shard } => self.spawn(Class::Consensus, |node| async move {
                 answer.answer(Response::Given(node.0.shards.give(shard).await));

@@ -180,8 +180,16 @@ impl Home {
         !self.parts.checkpoints.is_idle()
     }
 
+    /// Whether shards may move first: no changes will soon have to wait for the checkpoint.
+    fn checkpoint_can_wait(&self) -> bool {
+        let dirty = self.0.board.fullest(self.0.shards.count());
+        let is_near = dirty.dirty_bytes * 100 > dirty.cache_bytes * DIRTY_PERCENT_MAX;
+        self.state() == State::Serving && !is_near
+    }
+
     fn begin_checkpoint_at_any_index(&self) {
-        if self.parts.moves.is_under_way() {
+        let moves = &self.parts.moves;
+        if moves.is_under_way() || moves.are_wanted() && self.checkpoint_can_wait() {
             return;
         }
         self.advance_checkpoint(|sequence| {
@@ -318,6 +326,8 @@ impl Home {
                 self.0.links.tell_all(Notice::RetrySpace);
             }
             self.consider_space();
+            // Shards of other cores change pages too.
+            self.consider_checkpoint();
             self.consider_idle_checkpoint();
             self.consider_reclaim();
             self.wake_upkeep();

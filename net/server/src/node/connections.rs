@@ -48,6 +48,11 @@ impl Node {
     /// A connection from another core.
     pub(super) fn take_connection(&self, stream: DetachedStream) {
         match self.0.world.attach_stream(stream) {
+            // Nobody asks for connections any more.
+            Ok(stream) if self.0.board.visible.is_draining() => {
+                drop(stream);
+                self.connection_ended();
+            }
             Ok(stream) => {
                 self.0.connections.waiting.borrow_mut().push_back(stream);
                 self.0.load.raise();

@@ -25,8 +25,9 @@ impl Node {
     /// `Compacted`, `FutureRevision`; `Damaged` if a page cannot be read.
     pub async fn hash_kv(&self, revision: i64) -> Result<StoreHash, WriteError> {
         loop {
-            let header = self.header();
+            // Before the revision, which is then not below it.
             let compact_revision = self.compact_revision();
+            let header = self.header();
             if revision > 0 && revision < compact_revision {
                 return Err(WriteError::Command(CommandError::Compacted));
             }

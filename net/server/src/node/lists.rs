@@ -120,8 +120,9 @@ impl Node {
     /// `Compacted`, `FutureRevision`, `Stopped`.
     pub async fn list(&self, range: Authorized<Range>) -> Result<List, WriteError> {
         loop {
-            let header = self.header();
+            // Before the revision, which is then not below it.
             let compacted = self.compact_revision();
+            let header = self.header();
             let at = resolve_revision(&range, header.revision, compacted)
                 .map_err(WriteError::Command)?;
             if let Some(pin) = self.pin(at).await? {

@@ -1,9 +1,11 @@
 //! Moves of shards between cores. Home decides and carries them, one at a time.
 //!
 //! ```text
-//! hold its requests ─► nothing under way ─► Give ─► (owner: all ends, files detached)
+//! Prepare ─► (owner: reads end) ─► hold its requests ─► nothing under way ─► Give ─► (owner: files detached)
 //!                                            └─► Take ─► (new owner: files attached, board) ─► release
 //! ```
+//!
+//! Changes wait only while the shard is held. One whose reads or files do not come to rest in time stays.
 //!
 //! No checkpoint begins while a shard travels, and no shard leaves while a checkpoint is under way: whatever
 //! is told to all shards at once meets each of them somewhere.
@@ -26,10 +28,17 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug, Default)]
 pub(super) struct Moves {
     under_way: Cell<bool>,
+    /// Shards are to move: a checkpoint that can wait lets them.
+    wanted: Cell<bool>,
     done: Cell<u64>,
 }
 
 impl Moves {
+    /// Whether shards wait to travel.
+    pub(super) fn are_wanted(&self) -> bool {
+        self.wanted.get()
+    }
+
     /// Whether a shard is travelling.
     pub(super) fn is_under_way(&self) -> bool {
         self.under_way.get()
@@ -37,8 +46,9 @@ impl Moves {
 }
 
 impl Home {
-    /// Moves `shard` to `core`, and returns when it is there. False if it was there already, or nothing can
-    /// move now: the member does not serve, another shard travels, or a checkpoint is under way.
+    /// Moves `shard` to `core`, and returns when it is there. False if it was there already, or cannot move
+    /// now: the member does not serve, another shard travels, a checkpoint is under way, or the shard does not
+    /// come to rest.
     ///
     /// # Panics
     /// If there is no such core.
@@ -54,6 +64,27 @@ impl Home {
             return false;
         }
         moves.under_way.set(true);
+        let moved = self.carry(shard, from, core).await;
+        moves.under_way.set(false);
+        // A checkpoint may have had to wait, and a stop for it.
+        self.0.shards.wake_background();
+        self.0.changed.notify();
+        self.0.work.raise();
+        moved
+    }
+
+    async fn carry(&self, shard: u16, from: u16, core: u16) -> bool {
+        let is_prepared = match from {
+            HOME => self.0.shards.prepare(shard).await,
+            _ => {
+                let prepared = self.call(from, Call::Prepare { shard }).await;
+                matches!(prepared, Some(Response::Prepared(true)))
+            }
+        };
+        if !is_prepared {
+            return false;
+        }
+        let moves = &self.parts.moves;
         self.parts.dispatch.hold(shard).await;
         if let Some(travelling) = self.fetch_shard(shard, from).await
             && self.bring_shard(travelling, core).await
@@ -61,11 +92,6 @@ impl Home {
             self.parts.dispatch.release(shard);
             moves.done.set(moves.done.get() + 1);
         }
-        moves.under_way.set(false);
-        // A checkpoint may have had to wait, and a stop for it.
-        self.0.shards.wake_background();
-        self.0.changed.notify();
-        self.0.work.raise();
         true
     }
 
@@ -114,6 +140,7 @@ impl Home {
 
     /// Moves every shard to where it belongs.
     async fn place(&self, spread_out: bool) {
+        self.parts.moves.wanted.set(true);
         for shard in 0..self.0.shards.count() {
             let core = match spread_out {
                 true => spread(shard, self.0.board.cores()),
@@ -125,6 +152,9 @@ impl Home {
                 }
             }
         }
+        self.parts.moves.wanted.set(false);
+        // A checkpoint may have waited.
+        self.0.shards.wake_background();
     }
 
     async fn place_by_load(&self) {

@@ -392,7 +392,7 @@ impl Node {
         logger: Rc<Logger>,
     ) -> Option<Node> {
         let core = seat.core();
-        let (links, mut callees) = links_of(seat.callers, seat.callees);
+        let (links, mut callees) = links_of(seat.callers, seat.patient, seat.callees);
         let home = callees.first_mut()?;
         let mut first = Vec::new();
         while first.is_empty() {
@@ -445,7 +445,8 @@ impl Node {
             shards,
             coordinator,
         } = state;
-        let (links, callees) = links_of(seat.callers, seat.callees);
+        let (links, mut callees) = links_of(seat.callers, None, seat.callees);
+        callees.extend(seat.patients.into_iter().map(Callee::new));
         let place = Place {
             world: world.clone(),
             core: HOME,
@@ -598,12 +599,13 @@ impl HomeParts {
 /// Brings the ends of a seat's links to life.
 fn links_of(
     callers: Vec<Option<CallerEnd<Call, Response>>>,
+    patient: Option<CallerEnd<Call, Response>>,
     callees: Vec<Option<CalleeEnd<Call, Response>>>,
 ) -> (Links, Vec<Callee<Call, Response>>) {
     let caller = |end: Option<_>| end.map(|end| Rc::new(Caller::new(end)));
     let callers = callers.into_iter().map(caller).collect();
     let callees = callees.into_iter().flatten().map(Callee::new);
-    (Links::new(callers), callees.collect())
+    (Links::new(callers, caller(patient)), callees.collect())
 }
 
 /// Refuses a directory of another member.

@@ -52,8 +52,9 @@ impl Node {
             self.confirm_leadership().await?;
         }
         loop {
-            let header = self.header();
+            // Before the revision, which is then not below it.
             let compacted = self.compact_revision();
+            let header = self.header();
             let at =
                 resolve_revision(range, header.revision, compacted).map_err(WriteError::Command)?;
             let mut read = RangeRead::new(range, at, self.0.shards.count());
@@ -83,8 +84,9 @@ impl Node {
     pub(super) async fn read_txn(&self, txn: &Authorized<Txn>) -> Result<Answer, WriteError> {
         self.confirm_leadership().await?;
         loop {
-            let header = self.header();
+            // Before the revision, which is then not below it.
             let compacted = self.compact_revision();
+            let header = self.header();
             let shards = self.0.shards.count();
             let mut read = ReadTxn::new(txn, header.revision, compacted, shards);
             self.fan_out(&mut read).await?;

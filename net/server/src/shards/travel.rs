@@ -17,6 +17,9 @@ use super::{Host, Shards, Upkeep};
 /// A file that is not free although nothing of its shard is under way is tried again after this.
 const DETACH_PAUSE: Duration = Duration::from_micros(100);
 
+/// A shard that could not leave within this time stays.
+const PREPARATION_MAX: Duration = Duration::from_millis(20);
+
 /// A shard on its way.
 pub struct TravellingShard {
     number: u16,
@@ -33,6 +36,24 @@ impl TravellingShard {
 }
 
 impl Shards {
+    /// Begins nothing new in `shard` but what the coordinator asks, and waits until the rest is through; false,
+    /// and it stays, if that takes too long. Writes go on meanwhile.
+    ///
+    /// # Panics
+    /// If the shard does not live here.
+    pub async fn prepare(&self, shard: u16) -> bool {
+        self.busy_host(shard).leaving = true;
+        let is_ready = || self.busy_host(shard).is_unread() && self.disk.is_idle(shard);
+        let ready = self.departure.until(is_ready);
+        if self.world.timeout(PREPARATION_MAX, ready).await.is_ok() {
+            return true;
+        }
+        self.busy_host(shard).leaving = false;
+        self.background.raise();
+        self.upkeep.raise();
+        false
+    }
+
     /// Lets `shard` go, once nothing of it is under way. The coordinator has nothing under way in it, and sends
     /// it nothing more.
     ///
@@ -103,12 +124,13 @@ impl Shards {
 }
 
 impl Host {
+    /// Whether no reader waits for anything.
+    fn is_unread(&self) -> bool {
+        self.reads.is_empty() && self.queue.is_empty() && !self.scrub.is_under_way()
+    }
+
     /// Whether nobody waits for anything.
     fn is_quiet(&self) -> bool {
-        self.changes.is_empty()
-            && self.reads.is_empty()
-            && self.loads.is_empty()
-            && self.queue.is_empty()
-            && !self.scrub.is_under_way()
+        self.changes.is_empty() && self.is_unread() && self.loads.is_empty()
     }
 }
