@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use super::counting::Counting;
+use super::lane::{LaneState, next_lane};
 use super::range::{sort_by, wanted};
 use crate::auth::Authorized;
 use crate::command::*;
@@ -101,14 +102,6 @@ struct Lane {
     bytes: usize,
     state: LaneState,
     counting: Counting,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum LaneState {
-    /// Ask for keys behind this one; `None`: from the start.
-    Resume(Option<Bytes>),
-    Asked,
-    Through,
 }
 
 /// What the outline of a list tells about its answer.
@@ -260,20 +253,12 @@ impl ListRead {
     /// Moves keys into `merged` as long as the smallest one is certain.
     fn merge(&mut self) {
         while self.passed < self.wanted {
-            let mut smallest: Option<usize> = None;
-            for (index, lane) in self.lanes.iter().enumerate() {
-                let Some(listed) = lane.buffer.front() else {
-                    if lane.state == LaneState::Through {
-                        continue;
-                    }
-                    return;
-                };
-                let is_smaller = |best: usize| listed.kv.key < self.lanes[best].buffer[0].kv.key;
-                if smallest.is_none_or(is_smaller) {
-                    smallest = Some(index);
-                }
-            }
-            let Some(index) = smallest else { return };
+            let lanes = self.lanes.iter();
+            let firsts =
+                lanes.map(|lane| (lane.buffer.front().map(|first| &first.kv.key), &lane.state));
+            let Some(index) = next_lane(firsts) else {
+                return;
+            };
             self.merged.extend(self.lanes[index].pop());
             self.passed += 1;
         }

@@ -8,6 +8,7 @@
 mod counting;
 mod events;
 mod hash;
+mod lane;
 mod list;
 mod range;
 

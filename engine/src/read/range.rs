@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::counting::Counting;
+use super::lane::{LaneState, next_lane};
 use super::{drop_values, reply_of_one, wants_value};
 use crate::auth::Authorized;
 use crate::command::*;
@@ -47,14 +48,6 @@ struct Lane {
     buffer: VecDeque<KeyValue>,
     state: LaneState,
     counting: Counting,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum LaneState {
-    /// Ask for keys behind this one; `None`: from the start.
-    Resume(Option<Bytes>),
-    Asked,
-    Through,
 }
 
 impl RangeRead {
@@ -228,19 +221,12 @@ impl RangeRead {
             return;
         }
         while self.merged.len() < self.wanted {
-            let mut smallest: Option<usize> = None;
-            for (index, lane) in self.lanes.iter().enumerate() {
-                let Some(kv) = lane.buffer.front() else {
-                    if lane.state == LaneState::Through {
-                        continue;
-                    }
-                    return;
-                };
-                if smallest.is_none_or(|best| kv.key < self.lanes[best].buffer[0].key) {
-                    smallest = Some(index);
-                }
-            }
-            let Some(index) = smallest else { return };
+            let lanes = self.lanes.iter();
+            let firsts =
+                lanes.map(|lane| (lane.buffer.front().map(|first| &first.key), &lane.state));
+            let Some(index) = next_lane(firsts) else {
+                return;
+            };
             self.merged.extend(self.lanes[index].buffer.pop_front());
         }
     }

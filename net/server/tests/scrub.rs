@@ -1,18 +1,21 @@
 //! The scrub of a whole member on a simulated disk: it finds what is damaged, and nothing else.
 
+#[path = "member/life.rs"]
+mod life;
+#[path = "member/lines.rs"]
+mod lines;
 mod member;
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use engine::command::*;
 use engine::key::KeyRange;
+use life::run_to_end;
+use lines::{Lines, matching, open};
 use member::{answer, small};
 use reactor::World;
-use reactor::sim::{Crash, HostId, Simulation, SimulationOptions, Step};
-use ringd::log::Logger;
+use reactor::sim::{HostId, Simulation, SimulationOptions};
 use ringd::node::{Node, NodeOptions, WriteError};
 
 const KEYS: usize = 300;
@@ -66,26 +69,7 @@ async fn compact(node: &Node) {
     compacted.map(drop).expect("compacted");
 }
 
-/// What the member logged.
-type Lines = Rc<RefCell<Vec<String>>>;
-
-fn matching(lines: &Lines, message: &str) -> Vec<String> {
-    let message = format!("\"msg\":\"{message}\"");
-    let lines = lines.borrow();
-    let matching = lines.iter().filter(|line| line.contains(&message));
-    matching.cloned().collect()
-}
-
 const DAMAGED: &str = "stored data is damaged; only requests that need it fail";
-
-async fn open(world: &World, options: NodeOptions, lines: &Lines) -> Node {
-    let lines = lines.clone();
-    let logger = Logger::with(move |line| lines.borrow_mut().push(line.to_owned()));
-    let opened = Node::open(world.clone(), options, Rc::new(logger)).await;
-    let node = opened.unwrap_or_else(|error| panic!("{error}"));
-    node.ready().await.expect("ready");
-    node
-}
 
 struct Machine {
     simulation: Simulation,
@@ -107,25 +91,14 @@ impl Machine {
     /// Runs `life` to its end, then kills the process.
     fn live<F: Future<Output = ()> + 'static>(&mut self, life: impl FnOnce(World, Lines) -> F) {
         let lines = self.lines.clone();
-        let core = self
-            .simulation
-            .start_core(self.host, |world| life(world, lines));
-        for _ in 0..8_000_000 {
-            if self.simulation.main_ended(core) {
-                self.simulation.crash(self.host, Crash::Kill);
-                self.simulation.run_for(Duration::from_millis(20));
-                return;
-            }
-            assert!(!matches!(self.simulation.step(), Step::Idle));
-        }
-        panic!("the life does not end");
+        run_to_end(&mut self.simulation, self.host, |world| life(world, lines));
     }
 
     /// A member with all keys in a published checkpoint.
     fn filled() -> Machine {
         let mut machine = Machine::new(1, SimulationOptions::calm());
         machine.live(|world, lines| async move {
-            let node = open(&world, options(), &lines).await;
+            let node = open(&world, &options(), &lines).await;
             for number in 0..KEYS {
                 put(&node, number, 0).await;
             }
@@ -156,7 +129,7 @@ fn a_flipped_bit_in_a_value_is_found_and_all_else_stays_readable() {
     let path = "shard-01/0000000000000001.events";
     let at = machine.flip(&format!("/data/{path}"), 8192);
     machine.live(move |world, lines| async move {
-        let node = open(&world, options(), &lines).await;
+        let node = open(&world, &options(), &lines).await;
         world.sleep(ROUND * 2).await;
         let found = matching(&lines, DAMAGED);
         // Told once a round.
@@ -205,7 +178,7 @@ fn a_flipped_bit_in_a_page_is_found() {
         let lines = machine.lines.clone();
         lines.borrow_mut().clear();
         machine.live(move |world, lines| async move {
-            let node = open(&world, options(), &lines).await;
+            let node = open(&world, &options(), &lines).await;
             world.sleep(ROUND * 2).await;
             assert_eq!(node.failure(), None);
         });
@@ -228,7 +201,7 @@ fn a_scrub_beside_checkpoints_collections_and_evictions_raises_no_false_alarm() 
             let mut options = options();
             options.scrub_interval = Duration::from_millis(100);
             options.store.page_cache_bytes = 512 << 10;
-            let node = open(&world, options, &lines).await;
+            let node = open(&world, &options, &lines).await;
             for round in 0..20 {
                 for number in 0..KEYS {
                     put(&node, number, round).await;

@@ -1,6 +1,8 @@
 //! What a member does about a store that cannot be written, or that comes back damaged: on a simulated
 //! disk, one fault at a time.
 
+#[path = "member/life.rs"]
+mod life;
 mod member;
 
 use std::cell::RefCell;
@@ -11,11 +13,10 @@ use bytes::Bytes;
 use engine::auth::{AuthorizedOperation, Identity as Caller, Policy, authorize};
 use engine::command::*;
 use engine::key::{End, KeyRange};
+use life::run_to_end;
 use member::{answer, small};
 use reactor::World;
-use reactor::sim::{
-    Crash, DiskFault, DiskOperation, HostId, PlannedFault, Simulation, SimulationOptions, Step,
-};
+use reactor::sim::{DiskFault, DiskOperation, HostId, PlannedFault, Simulation, SimulationOptions};
 use ringd::log::Logger;
 use ringd::node::{Failure, Node, NodeOptions, WriteError};
 
@@ -116,16 +117,7 @@ impl Machine {
 
     /// Runs `life` to its end, then kills the process.
     fn live<F: Future<Output = ()> + 'static>(&mut self, life: impl FnOnce(World) -> F) {
-        let core = self.simulation.start_core(self.host, life);
-        for _ in 0..4_000_000 {
-            if self.simulation.main_ended(core) {
-                self.simulation.crash(self.host, Crash::Kill);
-                self.simulation.run_for(Duration::from_millis(20));
-                return;
-            }
-            assert!(!matches!(self.simulation.step(), Step::Idle));
-        }
-        panic!("the life does not end");
+        run_to_end(&mut self.simulation, self.host, life);
     }
 
     fn plan(&mut self, operation: DiskOperation, path: &str, errno: i32, repeat: bool) {

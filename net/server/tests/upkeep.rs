@@ -1,5 +1,9 @@
 //! Space comes back from a whole member on a simulated disk: after compactions, at the quota, beside damage.
 
+#[path = "member/life.rs"]
+mod life;
+#[path = "member/lines.rs"]
+mod lines;
 mod member;
 
 use std::cell::RefCell;
@@ -10,11 +14,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use engine::command::*;
 use engine::key::KeyRange;
+use life::run_to_end;
+use lines::{Lines, matching, open};
 use member::{answer, small};
 use reactor::World;
-use reactor::sim::{Crash, HostId, Simulation, SimulationOptions, Step};
+use reactor::sim::{HostId, Simulation, SimulationOptions};
 use ringd::config::AutoCompaction;
-use ringd::log::Logger;
 use ringd::node::{Node, NodeOptions, WriteError};
 
 const KEYS: usize = 200;
@@ -88,15 +93,6 @@ async fn fill(node: &Node, rounds: usize) {
     }
 }
 
-async fn open(world: &World, options: &NodeOptions, lines: &Lines) -> Node {
-    let lines = lines.clone();
-    let logger = Logger::with(move |line| lines.borrow_mut().push(line.to_owned()));
-    let opened = Node::open(world.clone(), options.clone(), Rc::new(logger)).await;
-    let node = opened.unwrap_or_else(|error| panic!("{error}"));
-    node.ready().await.expect("ready");
-    node
-}
-
 /// Bytes of all event segments.
 async fn event_bytes(world: &World) -> u64 {
     let mut total = 0;
@@ -109,13 +105,8 @@ async fn event_bytes(world: &World) -> u64 {
     total
 }
 
-/// What the member logged.
-type Lines = Rc<RefCell<Vec<String>>>;
-
 fn count(lines: &Lines, message: &str) -> usize {
-    let message = format!("\"msg\":\"{message}\"");
-    let lines = lines.borrow();
-    lines.iter().filter(|line| line.contains(&message)).count()
+    matching(lines, message).len()
 }
 
 struct Machine {
@@ -141,18 +132,7 @@ impl Machine {
     /// Runs `life` to its end, then kills the process.
     fn live<F: Future<Output = ()> + 'static>(&mut self, life: impl FnOnce(World, Lines) -> F) {
         let lines = self.lines.clone();
-        let core = self
-            .simulation
-            .start_core(self.host, |world| life(world, lines));
-        for _ in 0..8_000_000 {
-            if self.simulation.main_ended(core) {
-                self.simulation.crash(self.host, Crash::Kill);
-                self.simulation.run_for(Duration::from_millis(20));
-                return;
-            }
-            assert!(!matches!(self.simulation.step(), Step::Idle));
-        }
-        panic!("the life does not end");
+        run_to_end(&mut self.simulation, self.host, |world| life(world, lines));
     }
 }
 

@@ -189,7 +189,8 @@ impl Home {
 
     fn begin_checkpoint_at_any_index(&self) {
         let moves = &self.parts.moves;
-        if moves.is_under_way() || moves.are_wanted() && self.checkpoint_can_wait() {
+        let first = moves.come_first(self.0.world.now());
+        if moves.is_under_way() || first && self.checkpoint_can_wait() {
             return;
         }
         self.advance_checkpoint(|sequence| {

@@ -13,6 +13,8 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use reactor::Timestamp;
+
 use super::{Home, State};
 use crate::cores::HOME;
 use crate::cores::call::{Call, Response};
@@ -23,20 +25,24 @@ use crate::shards::TravellingShard;
 const REPORT_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a move is put off that cannot begin now.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// How long moves go before checkpoints, after one has ended.
+const PRECEDENCE: Duration = Duration::from_millis(200);
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Moves {
     under_way: Cell<bool>,
-    /// Shards are to move: a checkpoint that can wait lets them.
-    wanted: Cell<bool>,
+    /// Since when shards could move but for a checkpoint that begins: one that can wait lets them for a while.
+    wanted_since: Cell<Option<Timestamp>>,
     done: Cell<u64>,
 }
 
 impl Moves {
-    /// Whether shards wait to travel.
-    pub(super) fn are_wanted(&self) -> bool {
-        self.wanted.get()
+    /// Whether a checkpoint that can wait should. Never for long: a shard that does not come to rest must not
+    /// keep the log from being cut.
+    pub(super) fn come_first(&self, now: Timestamp) -> bool {
+        let since = self.wanted_since.get();
+        since.is_some_and(|since| now.since(since) < PRECEDENCE)
     }
 
     /// Whether a shard is travelling.
@@ -140,21 +146,29 @@ impl Home {
 
     /// Moves every shard to where it belongs.
     async fn place(&self, spread_out: bool) {
-        self.parts.moves.wanted.set(true);
+        self.want_moves();
         for shard in 0..self.0.shards.count() {
             let core = match spread_out {
                 true => spread(shard, self.0.board.cores()),
                 false => HOME,
             };
             while self.state() <= State::Serving && self.0.board.owner(shard) != core {
+                if self.checkpoint_is_under_way() {
+                    self.want_moves();
+                }
                 if !self.move_shard(shard, core).await {
                     self.0.world.sleep(RETRY_PAUSE).await;
                 }
             }
         }
-        self.parts.moves.wanted.set(false);
+        self.parts.moves.wanted_since.set(None);
         // A checkpoint may have waited.
         self.0.shards.wake_background();
+    }
+
+    fn want_moves(&self) {
+        let now = self.0.world.now();
+        self.parts.moves.wanted_since.set(Some(now));
     }
 
     async fn place_by_load(&self) {
@@ -224,5 +238,22 @@ impl super::Node {
             }
             gauges.set_busy_nanos(self.0.world.busy_nanos());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moves_that_never_come_about_hold_no_checkpoint_up_for_long() {
+        let moves = Moves::default();
+        let at = |millis: u64| Timestamp(millis * 1_000_000);
+        assert!(!moves.come_first(at(5)), "nothing is to move");
+        moves.wanted_since.set(Some(at(1000)));
+        assert!(moves.come_first(at(1000)));
+        assert!(moves.come_first(at(1199)));
+        assert!(!moves.come_first(at(1200)));
+        assert!(!moves.come_first(at(60_000)));
     }
 }
