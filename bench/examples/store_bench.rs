@@ -1,5 +1,5 @@
 //! Measures one shard's store:
-//! `cargo run --release -p engine --example store_bench [keys] [value bytes]`.
+//! `cargo run --release -p ringbench --example store_bench [keys] [value bytes]`.
 //!
 //! Prints the CPU time per operation over Kubernetes-looking keys in random order, the memory of the
 //! index per key (pages without values), and what an empty store takes. One thread, nothing missing.

@@ -1,5 +1,5 @@
 //! Measures entries through the coordinator and four shards on one thread:
-//! `cargo run --release -p engine --example pipeline_bench [millions of requests]`.
+//! `cargo run --release -p ringbench --example pipeline_bench [millions of requests]`.
 //!
 //! Prints the CPU time per request of decoding, coordinating and storing, next to the store's own cost
 //! for the same puts, for entries of 64 puts, 64 compare-and-sets and one put of 256 bytes.

@@ -1,5 +1,5 @@
 //! Measures the background work of one shard's store:
-//! `cargo run --release -p engine --example maintain_bench [keys] [value bytes]`.
+//! `cargo run --release -p ringbench --example maintain_bench [keys] [value bytes]`.
 //!
 //! Overwrites keys in random order, compacts to the newest revision, and empties the segments. Prints
 //! the time per event and per record, the longest slices, and what becomes of the space. One thread;
