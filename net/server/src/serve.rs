@@ -187,6 +187,7 @@ fn node_options(config: &Config, identity: Identity) -> NodeOptions {
             ..config.sizes.checkpoints(config.memory_bytes)
         },
         scrub_interval: config.scrub_interval,
+        placement: config.placement,
         ..NodeOptions::new(config.data_dir.clone(), identity)
     }
 }

@@ -21,6 +21,9 @@ const CUTS_PER_DIRECTORY: u64 = 5;
 const LIFE_MAX: Duration = Duration::from_secs(4);
 /// Answers that come so long after the power went would be lies.
 const AFTERMATH: Duration = Duration::from_millis(30);
+/// Each life runs on as many cores as are drawn, between which its shards move all the time.
+const CORES_MAX: u64 = 3;
+
 /// When the power goes.
 #[derive(Clone, Copy, Debug)]
 enum Strike {
@@ -103,12 +106,15 @@ fn cut_repeatedly(
     let mut model = Model::new(seed);
     let mut random = Random::new(seed ^ 0x6375_7473);
     for cut in cuts {
-        let mut member = bench.start();
+        let cores = 1 + random.below(CORES_MAX);
+        let mut member = bench.start_on(cores);
         let strike = draw(&mut random, cut);
         model
             .verify(&member)
             .and_then(|()| live(bench, &mut model, &member, strike))
-            .unwrap_or_else(|error| panic!("seed {seed}, cut {cut} ({strike:?}): {error}"));
+            .unwrap_or_else(|error| {
+                panic!("seed {seed}, cut {cut} ({strike:?}) on {cores} cores: {error}")
+            });
         bench.mount.power_off();
         // What is logged from here on was done without power.
         let log = member.logged();

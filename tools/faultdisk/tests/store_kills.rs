@@ -6,11 +6,13 @@ mod bench;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use bench::{KINDS, SMALL_DISTANCES, Scratch, budget, note_under_way};
+use bench::{KINDS, SMALL_DISTANCES, Scratch, budget, note_under_way, on_cores};
 use faultdisk::member::{IoDriver, Member};
 use faultdisk::model::Model;
 use ringbench::random::Random;
 
+/// Each life runs on as many cores as are drawn, between which its shards move all the time.
+const CORES_MAX: u64 = 3;
 /// A life that met nothing ends after so long.
 const LIFE_MAX: Duration = Duration::from_secs(2);
 
@@ -36,8 +38,11 @@ fn live(
 fn store_kills(driver: IoDriver, seed: u64) {
     let scratch = Scratch::new(&format!("kills-{driver:?}"));
     let (data, log) = (scratch.0.join("data"), scratch.0.join("ringd.log"));
-    let start = || {
-        let member = Member::start_with(&bench::binary(), &data, &log, driver, SMALL_DISTANCES);
+    let start = |cores: u64| {
+        let on_cores = on_cores(cores);
+        let more = on_cores.iter().map(String::as_str);
+        let flags: Vec<&str> = SMALL_DISTANCES.iter().copied().chain(more).collect();
+        let member = Member::start_with(&bench::binary(), &data, &log, driver, &flags);
         member.unwrap_or_else(|error| panic!("start: {error}"))
     };
     let mut model = Model::new(seed);
@@ -45,19 +50,22 @@ fn store_kills(driver: IoDriver, seed: u64) {
     let mut met = BTreeMap::new();
     let kills = 20 * budget();
     for kill in 0..kills {
-        let mut member = start();
+        let cores = 1 + random.below(CORES_MAX);
+        let mut member = start(cores);
         let kind = KINDS[kill as usize % KINDS.len()];
         let times = 1 + random.below(4) as usize;
         let pause = Duration::from_micros(random.below(2_000));
         model
             .verify(&member)
             .and_then(|()| live(&mut model, &member, (kind, times), pause))
-            .unwrap_or_else(|error| panic!("seed {seed}, kill {kill} in a {kind}: {error}"));
+            .unwrap_or_else(|error| {
+                panic!("seed {seed}, kill {kill} in a {kind} on {cores} cores: {error}")
+            });
         member.kill().expect("the server ends");
         note_under_way(&member.logged(), &mut met);
     }
     model
-        .verify(&start())
+        .verify(&start(1))
         .unwrap_or_else(|error| panic!("seed {seed}, after the last kill: {error}"));
     let (changes, hashes) = model.counts();
     println!(

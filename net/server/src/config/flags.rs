@@ -477,6 +477,12 @@ pub const FLAGS: &[Flag] = &[
         "ringd: cores to use, 1 to 64; auto: the processors that the process may use, up to 16",
     ),
     works(
+        "placement",
+        Kind::Text,
+        "load",
+        "ringd: shards over cores: load (spread when one core is busy), gathered, spread, or random (for tests)",
+    ),
+    works(
         "scrub-interval",
         Kind::Duration,
         "24h",

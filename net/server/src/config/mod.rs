@@ -19,6 +19,7 @@ pub use sizes::Sizes;
 use url::Url;
 
 use crate::cores::CORES_MAX;
+use crate::cores::placement::Placement;
 
 /// Largest `--max-request-bytes`: an entry is never split, and a record holds at most 16 MiB.
 pub const REQUEST_BYTES_LIMIT: u64 = 10 << 20;
@@ -27,6 +28,8 @@ pub const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
 const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(50);
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 const SCRUB_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// The longest pause between two moves of `--placement=random`.
+const RANDOM_PLACEMENT_PAUSE_MAX: Duration = Duration::from_millis(20);
 
 /// Which driver the reactor uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +115,8 @@ pub struct Config {
     pub io_driver: IoDriver,
     /// Cores to run on; none: as many as the process may use, which the binary finds out.
     pub cores: Option<u16>,
+    /// How shards are spread over the cores.
+    pub placement: Placement,
     /// Sizes and distances that have no flag in etcd.
     pub sizes: Sizes,
     /// How long it takes to read everything once in search of damage; zero is never.
@@ -440,6 +445,7 @@ impl Values {
                 ],
             ),
             cores: self.cores(),
+            placement: self.placement(),
             sizes: self.sizes(max_request_bytes as u64),
             scrub_interval: self.scrub_interval(),
             memory_bytes: 0,
@@ -537,6 +543,24 @@ impl Values {
             ));
         }
         cores
+    }
+
+    fn placement(&mut self) -> Placement {
+        let text = self.text("placement");
+        match text.as_str() {
+            "load" => Placement::ByLoad,
+            "gathered" => Placement::Gathered,
+            "spread" => Placement::Spread,
+            "random" => Placement::Random {
+                pause_max: RANDOM_PLACEMENT_PAUSE_MAX,
+            },
+            _ => {
+                self.errors.push(format!(
+                    "--placement={text} is not one of load, gathered, spread, random"
+                ));
+                Placement::default()
+            }
+        }
     }
 
     fn scrub_interval(&mut self) -> Duration {

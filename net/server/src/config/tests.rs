@@ -172,6 +172,22 @@ fn small_sizes_for_tests() {
 }
 
 #[test]
+fn a_placement_of_shards() {
+    assert_eq!(serve("", &[]).unwrap().placement, Placement::ByLoad);
+    for (text, placement) in [
+        ("load", Placement::ByLoad),
+        ("gathered", Placement::Gathered),
+        ("spread", Placement::Spread),
+    ] {
+        let config = serve(&format!("--placement {text}"), &[]).unwrap();
+        assert_eq!(config.placement, placement);
+    }
+    let random = serve("", &[("ETCD_PLACEMENT", "random")]).unwrap();
+    assert!(matches!(random.placement, Placement::Random { .. }));
+    refused("--placement x", "not one of load, gathered, spread, random");
+}
+
+#[test]
 fn a_number_of_cores() {
     assert_eq!(serve("", &[]).unwrap().cores, None);
     assert_eq!(serve("--cores auto", &[]).unwrap().cores, None);

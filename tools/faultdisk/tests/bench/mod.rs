@@ -26,6 +26,11 @@ pub(crate) const SMALL_DISTANCES: &[&str] = &[
 /// Work with a beginning and an end in the log.
 pub(crate) const KINDS: [&str; 3] = ["checkpoint", "compaction", "segment collection"];
 
+/// Flags for so many cores, whose shards move all the time.
+pub(crate) fn on_cores(cores: u64) -> [String; 2] {
+    [format!("--cores={cores}"), "--placement=random".to_owned()]
+}
+
 /// Whether the log says that `kind` has begun and not ended.
 fn is_under_way(log: &str, kind: &str) -> bool {
     let count = |end: &str| log.matches(&format!("\"msg\":\"{kind} {end}\"")).count();
@@ -108,8 +113,19 @@ impl Bench {
     }
 
     pub(crate) fn start(&self) -> Member {
+        self.start_with(&[])
+    }
+
+    /// On so many cores, whose shards move all the time.
+    pub(crate) fn start_on(&self, cores: u64) -> Member {
+        self.start_with(&on_cores(cores))
+    }
+
+    fn start_with(&self, more: &[String]) -> Member {
         let log = self.scratch.0.join("ringd.log");
-        let member = Member::start_with(&binary(), &self.data_dir(), &log, self.driver, self.flags);
+        let more = more.iter().map(String::as_str);
+        let flags: Vec<&str> = self.flags.iter().copied().chain(more).collect();
+        let member = Member::start_with(&binary(), &self.data_dir(), &log, self.driver, &flags);
         member.unwrap_or_else(|error| panic!("start: {error}"))
     }
 
