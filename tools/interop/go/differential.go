@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
 // differential sends the same requests to two servers and compares their answers field by field.
@@ -96,7 +97,7 @@ func runDifferential(arguments []string) int {
 	random := randomScenarios(number(2, 1), int(number(3, 3000)))
 	for _, set := range [][]differentialScenario{
 		kvDifferential, txnDifferential, leaseDifferential, watchDifferential,
-		maintenanceDifferential, wireDifferential, random,
+		maintenanceDifferential, lockDifferential, wireDifferential, random,
 	} {
 		for _, scenario := range set {
 			if len(arguments) > 4 && !strings.Contains(scenario.name, arguments[4]) {
@@ -302,8 +303,14 @@ func withOption(option grpc.CallOption) callOption {
 
 // methodOf finds the method that takes a request by the names of the messages.
 func methodOf(request proto.Message) string {
-	name := string(request.ProtoReflect().Descriptor().Name())
-	method := strings.TrimSuffix(name, "Request")
+	descriptor := request.ProtoReflect().Descriptor()
+	method := strings.TrimSuffix(string(descriptor.Name()), "Request")
+	switch descriptor.ParentFile().Package() {
+	case "v3lockpb":
+		return "/v3lockpb.Lock/" + method
+	case "v3electionpb":
+		return "/v3electionpb.Election/" + method
+	}
 	service := map[string]string{
 		"Range": "KV", "Put": "KV", "DeleteRange": "KV", "Txn": "KV", "Compaction": "KV",
 		"LeaseGrant": "Lease", "LeaseRevoke": "Lease", "LeaseTimeToLive": "Lease", "LeaseLeases": "Lease",
@@ -317,19 +324,12 @@ func methodOf(request proto.Message) string {
 
 // answerOf makes an empty message of the type that answers a request.
 func answerOf(request proto.Message) proto.Message {
-	descriptor := request.ProtoReflect().Descriptor()
-	name := strings.TrimSuffix(string(descriptor.Name()), "Request") + "Response"
-	for _, answer := range []proto.Message{
-		&pb.RangeResponse{}, &pb.PutResponse{}, &pb.DeleteRangeResponse{}, &pb.TxnResponse{},
-		&pb.CompactionResponse{}, &pb.LeaseGrantResponse{}, &pb.LeaseRevokeResponse{},
-		&pb.LeaseTimeToLiveResponse{}, &pb.LeaseLeasesResponse{}, &pb.MemberListResponse{},
-		&pb.AlarmResponse{}, &pb.StatusResponse{},
-	} {
-		if string(answer.ProtoReflect().Descriptor().Name()) == name {
-			return answer
-		}
+	name := strings.TrimSuffix(string(request.ProtoReflect().Descriptor().FullName()), "Request") + "Response"
+	found, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(name))
+	if err != nil {
+		return &pb.RangeResponse{}
 	}
-	return &pb.RangeResponse{}
+	return found.New().Interface()
 }
 
 // errorText is a gRPC error with its code, text and details.

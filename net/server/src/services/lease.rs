@@ -31,7 +31,7 @@ impl EtcdService {
     }
 
     /// A random positive id; a collision is answered as such by the store.
-    fn choose_lease_id(&self) -> LeaseId {
+    pub(super) fn choose_lease_id(&self) -> LeaseId {
         LeaseId(((self.node.world().random_u64() >> 1) as i64).max(1))
     }
 

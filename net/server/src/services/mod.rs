@@ -4,9 +4,12 @@
 //! only way to the store is [`EtcdService::execute`], which authorises the operation first.
 
 mod cluster;
+mod contest;
+mod election;
 mod http;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
 mod watch;
 
@@ -165,6 +168,12 @@ impl Service for EtcdService {
             Method::HashKv => self.hash_kv(message).await,
             Method::Hash => self.hash(message).await,
             Method::Alarm => self.alarm(&context, message).await,
+            Method::Lock => self.lock(&context, message).await,
+            Method::Unlock => self.unlock(&context, message).await,
+            Method::Campaign => self.campaign(&context, message).await,
+            Method::Proclaim => self.proclaim(&context, message).await,
+            Method::Leader => self.leader(&context, message).await,
+            Method::Resign => self.resign(&context, message).await,
             Method::HealthCheck => self.health_check(message),
             Method::HealthList => self.health_list(message),
             _ => Err(not_yet(method)),
@@ -184,6 +193,7 @@ impl Service for EtcdService {
             Method::Watch => self.watch(context, requests, responses).await,
             Method::LeaseKeepAlive => self.lease_keep_alive(requests, responses).await,
             Method::RangeStream => self.range_stream(&context, requests, responses).await,
+            Method::Observe => self.observe(&context, requests, responses).await,
             Method::HealthWatch => self.health_watch(context, requests, responses).await,
             _ => Err(not_yet(method)),
         }

@@ -1,12 +1,15 @@
 //! Runs the crate `etcd-client` against a server: `scenarios HOST:PORT`.
 
+use std::cell::RefCell;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use etcd_client::{
     Client, Compare, CompareOp, DeleteOptions, Error, EventType, GetOptions,
-    LeaseTimeToLiveOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse,
-    WatchFilterType, WatchOptions, WatchResponse, WatchStream,
+    LeaseTimeToLiveOptions, LockOptions, ProclaimOptions, PutOptions, ResignOptions, SortOrder,
+    SortTarget, Txn, TxnOp, TxnOpResponse, WatchFilterType, WatchOptions, WatchResponse,
+    WatchStream,
 };
 
 const LIMIT: Duration = Duration::from_secs(15);
@@ -54,6 +57,12 @@ async fn scenarios(mut client: Client) -> Outcome {
     println!("ok     compacted_watch");
     leases(&mut client).await?;
     println!("ok     leases");
+    locks(&mut client).await?;
+    println!("ok     locks");
+    contenders(&mut client).await?;
+    println!("ok     contenders");
+    elections(&mut client).await?;
+    println!("ok     elections");
     maintenance(&mut client).await?;
     println!("ok     maintenance");
     Ok(())
@@ -319,6 +328,133 @@ async fn leases(client: &mut Client) -> Outcome {
         begin.elapsed() > Duration::from_millis(1500),
         "expired early"
     );
+    Ok(())
+}
+
+/// So many wait for one lock at once.
+const CONTENDERS: usize = 1000;
+
+async fn session(client: &mut Client) -> Result<i64, Error> {
+    Ok(client.lease_grant(600, None).await?.id())
+}
+
+async fn locks(client: &mut Client) -> Outcome {
+    let (first, second) = (session(client).await?, session(client).await?);
+    let held = |lease| Some(LockOptions::new().with_lease(lease));
+    let answer = client.lock("rs/lock", held(first)).await?;
+    let key = answer.key().to_vec();
+    assert!(
+        value(client, std::str::from_utf8(&key).unwrap())
+            .await?
+            .is_some()
+    );
+    let mut other = client.clone();
+    let waiting = tokio::spawn(async move { other.lock("rs/lock", held(second)).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!waiting.is_finished(), "two hold one lock");
+    // A session that is lost hands over as well as an unlock.
+    client.lease_revoke(first).await?;
+    let answer = tokio::time::timeout(LIMIT, waiting).await;
+    let answer = answer.expect("no hand-over").expect("no panic")?;
+    client.unlock(answer.key()).await?;
+    let prefix = GetOptions::new().with_prefix();
+    assert_eq!(client.get("rs/lock/", Some(prefix)).await?.count(), 0);
+    Ok(())
+}
+
+/// Each of many gets the lock once, in the order in which they came, and nobody while another has it.
+async fn contenders(client: &mut Client) -> Outcome {
+    let holder = session(client).await?;
+    let held = |lease| Some(LockOptions::new().with_lease(lease));
+    let first = client.lock("rs/many", held(holder)).await?;
+    let owners = Rc::new(RefCell::new(Vec::new()));
+    let local = tokio::task::LocalSet::new();
+    let keys = |count: usize| {
+        let mut client = client.clone();
+        async move {
+            let begin = Instant::now();
+            let all = || Some(GetOptions::new().with_prefix().with_count_only());
+            while client.get("rs/many/", all()).await?.count() < count as i64 {
+                assert!(begin.elapsed() < LIMIT, "not all came in");
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            Ok::<(), Error>(())
+        }
+    };
+    let mut tasks = Vec::new();
+    for number in 0..CONTENDERS {
+        let lease = session(&mut client.clone()).await?;
+        let (mut client, owners) = (client.clone(), Rc::clone(&owners));
+        tasks.push(local.spawn_local(async move {
+            let answer = client.lock("rs/many", held(lease)).await?;
+            owners.borrow_mut().push(number);
+            client.unlock(answer.key()).await?;
+            Ok::<(), Error>(())
+        }));
+        // So that the order is known at all.
+        if number % 50 == 0 {
+            local.run_until(keys(number + 2)).await?;
+        }
+    }
+    local.run_until(keys(CONTENDERS + 1)).await?;
+    assert!(owners.borrow().is_empty(), "two hold one lock");
+    let in_order = GetOptions::new().with_prefix();
+    let in_order = in_order.with_sort(SortTarget::Create, SortOrder::Ascend);
+    let queue = client.get("rs/many/", Some(in_order)).await?;
+    let queue: Vec<Vec<u8>> = queue.kvs().iter().map(|kv| kv.key().to_vec()).collect();
+    assert_eq!(queue[0], first.key());
+    client.unlock(first.key()).await?;
+    for task in tasks {
+        let outcome = tokio::time::timeout(2 * LIMIT, local.run_until(task)).await;
+        outcome
+            .expect("a contender waits for ever")
+            .expect("no panic")?;
+    }
+    let owners = owners.borrow();
+    assert_eq!(owners.len(), CONTENDERS);
+    // Those that came 50 apart came one after the other, and so they held the lock.
+    let places: Vec<usize> = (0..CONTENDERS)
+        .step_by(50)
+        .map(|number| owners.iter().position(|owner| *owner == number).unwrap())
+        .collect();
+    assert!(
+        places.is_sorted(),
+        "not first come, first served: {places:?}"
+    );
+    Ok(())
+}
+
+async fn elections(client: &mut Client) -> Outcome {
+    let (first, second) = (session(client).await?, session(client).await?);
+    let none = client.leader("rs/election").await.unwrap_err();
+    assert!(none.to_string().contains("no leader"), "{none}");
+    let answer = client.campaign("rs/election", "one", first).await?;
+    let mut seen = client.observe("rs/election").await?;
+    let leader = answer.leader().expect("a leader key").clone();
+    let mut next = async || {
+        let answer = tokio::time::timeout(LIMIT, seen.message()).await;
+        let answer = answer.expect("nothing is observed")?.expect("a leader");
+        let kv = answer.kv().expect("a key");
+        Ok::<_, Error>(String::from_utf8_lossy(kv.value()).into_owned())
+    };
+    assert_eq!(next().await?, "one");
+    let options = || Some(ProclaimOptions::new().with_leader(leader.clone()));
+    client.proclaim("one more", options()).await?;
+    assert_eq!(next().await?, "one more");
+    let mut other = client.clone();
+    let waiting = tokio::spawn(async move { other.campaign("rs/election", "two", second).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!waiting.is_finished(), "two lead");
+    let options = ResignOptions::new().with_leader(leader.clone());
+    client.resign(Some(options)).await?;
+    let answer = tokio::time::timeout(LIMIT, waiting).await;
+    answer.expect("no hand-over").expect("no panic")?;
+    assert_eq!(next().await?, "two");
+    let options = ProclaimOptions::new().with_leader(leader);
+    let refused = client.proclaim("gone", Some(options)).await.unwrap_err();
+    assert!(refused.to_string().contains("not leader"), "{refused}");
+    client.lease_revoke(second).await?;
+    client.lease_revoke(first).await?;
     Ok(())
 }
 
