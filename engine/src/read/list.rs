@@ -205,7 +205,7 @@ impl ListRead {
         let LaneState::Resume(after) = state else {
             unreachable!("the lane was found resumable");
         };
-        Some((shard as u16, ShardRequest::Scan(self.scan(after))))
+        Some((shard as u16, ShardRequest::Scan(Box::new(self.scan(after)))))
     }
 
     fn scan(&self, after: Option<Bytes>) -> ScanRequest {

@@ -140,7 +140,7 @@ impl RangeRead {
                 pin: None,
             })
         } else {
-            ShardRequest::Scan(self.scan(after, lanes))
+            ShardRequest::Scan(Box::new(self.scan(after, lanes)))
         };
         Some((shard, request))
     }

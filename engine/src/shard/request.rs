@@ -52,8 +52,8 @@ pub enum ShardRequest {
     Unpin(PinId),
     /// One key.
     Get(Get),
-    /// A chunk of keys.
-    Scan(ScanRequest),
+    /// A chunk of keys. Boxed, because all requests would be as large, and they travel between cores.
+    Scan(Box<ScanRequest>),
     /// How many keys? A slice of the answer.
     Count(CountRequest),
     /// A chunk of history.
