@@ -405,10 +405,8 @@ impl Home {
             let now = self.0.world.now().nanos();
             self.warn_of_backlog(now);
             let timeout = self.0.options.request_timeout.as_nanos() as u64;
-            self.parts
-                .sequencer
-                .borrow_mut()
-                .time_out(now.saturating_sub(timeout));
+            let deadline = now.saturating_sub(timeout);
+            self.parts.sequencer.borrow_mut().time_out(now, deadline);
         }
     }
 }

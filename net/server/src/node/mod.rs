@@ -21,6 +21,7 @@ mod scrub;
 mod sequencer;
 mod space;
 mod upkeep;
+mod waiters;
 mod watches;
 
 pub use checkpoints::{CheckpointOptions, CheckpointStatus};

@@ -25,6 +25,7 @@ use wal::io::IoRequest;
 use wal::{Wal, WalEvent};
 
 use super::dispatch::Dispatch;
+use super::waiters::Waiters;
 use crate::cores::Board;
 use crate::cores::call::{CallAnswer, Response};
 use crate::disk::Disk;
@@ -88,14 +89,14 @@ impl WriteResponder {
 /// A closed or growing entry with those who wait for its requests, by position.
 struct PendingEntry {
     builder: EntryBuilder,
-    responders: Vec<WriteResponder>,
+    waiters: Waiters,
 }
 
 impl PendingEntry {
     fn new() -> PendingEntry {
         PendingEntry {
             builder: EntryBuilder::new(),
-            responders: Vec::new(),
+            waiters: Waiters::default(),
         }
     }
 }
@@ -104,7 +105,7 @@ impl PendingEntry {
 struct Flight {
     index: u64,
     proposed_nanos: u64,
-    responders: Vec<Option<WriteResponder>>,
+    waiters: Waiters,
 }
 
 /// What the last turn brought.
@@ -179,10 +180,10 @@ pub(super) struct Sequencer {
 /// Where the pipeline stands while a request waits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Backlog {
-    /// When the oldest request without an outcome was proposed.
+    /// When the oldest request without an outcome was proposed, or was waiting for that.
     pub(super) since_nanos: u64,
-    /// Its entry.
-    pub(super) index: u64,
+    /// Its entry, if it was proposed.
+    pub(super) index: Option<u64>,
     /// Durable up to here.
     pub(super) durable: u64,
     /// Committed up to here.
@@ -285,7 +286,7 @@ impl Sequencer {
             origin_member: self.member_id,
         };
         self.growing.builder.push(head, command);
-        self.growing.responders.push(responder);
+        self.growing.waiters.push(responder);
         self.waiting_bytes += self.growing.builder.len_bytes() - before;
         self.waiting_requests += 1;
         Ok(())
@@ -397,7 +398,7 @@ impl Sequencer {
                 break;
             }
             if self.closed.is_empty() {
-                if self.growing.responders.is_empty() {
+                if self.growing.waiters.is_empty() {
                     break;
                 }
                 self.close_entry();
@@ -405,12 +406,12 @@ impl Sequencer {
             let Some(mut entry) = self.closed.pop_front() else {
                 break;
             };
-            self.waiting_requests -= entry.responders.len();
+            self.waiting_requests -= entry.waiters.len();
             self.waiting_bytes -= self.waiting_bytes.min(entry.builder.len_bytes());
             let data = entry.builder.finish();
             match self.raft.propose(EntryKind::Normal, data.len() as u64) {
-                Ok(id) => self.take_flight(id, data, entry.responders, now_nanos),
-                Err(error) => refuse(entry.responders, error),
+                Ok(id) => self.take_flight(id, data, entry.waiters, now_nanos),
+                Err(error) => refuse(entry.waiters, error),
             }
             moved = true;
         }
@@ -426,9 +427,8 @@ impl Sequencer {
             .iter()
             .rev()
             .take_while(|f| f.index > self.durable);
-        let (entries, requests) = on_their_way.fold((0, 0), |(n, r), flight| {
-            (n + 1, r + flight.responders.len())
-        });
+        let (entries, requests) =
+            on_their_way.fold((0, 0), |(n, r), flight| (n + 1, r + flight.waiters.len()));
         let carries_as_much = !self.closed.is_empty() || self.waiting_requests >= requests;
         entries == 0 || (entries < self.entries_in_flight_max && carries_as_much)
     }
@@ -437,13 +437,14 @@ impl Sequencer {
         &mut self,
         id: raft::EntryId,
         data: Bytes,
-        responders: Vec<WriteResponder>,
+        mut waiters: Waiters,
         now_nanos: u64,
     ) {
+        waiters.mark(now_nanos);
         self.flights.push_back(Flight {
             index: id.index.0,
             proposed_nanos: now_nanos,
-            responders: responders.into_iter().map(Some).collect(),
+            waiters,
         });
         self.uncommitted.push_back(wal::Entry {
             index: wal::Index(id.index.0),
@@ -613,15 +614,14 @@ impl Sequencer {
             else {
                 continue;
             };
-            let slot = self.flights[at]
-                .responders
-                .get_mut(outcome.position as usize);
-            if let Some(responder) = slot.and_then(Option::take) {
-                responder.answer(Ok(WriteOutcome {
+            let waiters = &mut self.flights[at].waiters;
+            waiters.answer(
+                outcome.position,
+                WriteOutcome {
                     revision: outcome.revision,
                     result: outcome.result,
-                }));
-            }
+                },
+            );
         }
         while self
             .flights
@@ -651,29 +651,25 @@ impl Sequencer {
         }
     }
 
-    /// Answers requests that were proposed before `deadline_nanos` and have no outcome yet.
-    pub(super) fn time_out(&mut self, deadline_nanos: u64) {
+    /// Answers requests that came before `deadline_nanos`, seen from marks of earlier calls, and have no
+    /// outcome yet, whether they were proposed or not. One that was not keeps its place in its entry and may still take effect.
+    pub(super) fn time_out(&mut self, now_nanos: u64, deadline_nanos: u64) {
         for flight in &mut self.flights {
-            if flight.proposed_nanos >= deadline_nanos {
-                break;
-            }
-            for responder in flight.responders.iter_mut().filter_map(Option::take) {
-                responder.answer(Err(WriteError::TimedOut));
-            }
+            flight.waiters.time_out(deadline_nanos);
+        }
+        for entry in self.closed.iter_mut().chain([&mut self.growing]) {
+            entry.waiters.mark(now_nanos);
+            entry.waiters.time_out(deadline_nanos);
         }
     }
 
     fn fail_everyone(&mut self, error: WriteError) {
         for flight in self.flights.drain(..) {
-            for responder in flight.responders.into_iter().flatten() {
-                responder.answer(Err(error.clone()));
-            }
+            flight.waiters.fail(&error);
         }
         self.close_entry();
         for entry in self.closed.drain(..) {
-            for responder in entry.responders {
-                responder.answer(Err(error.clone()));
-            }
+            entry.waiters.fail(&error);
         }
         self.waiting_bytes = 0;
         self.waiting_requests = 0;
@@ -718,10 +714,15 @@ impl Sequencer {
 
     /// Where the pipeline stands, if a request waits for its outcome.
     pub(super) fn backlog(&self) -> Option<Backlog> {
-        let oldest = self.flights.front()?;
+        let proposed = self.flights.front();
+        let waiting = self.closed.front().unwrap_or(&self.growing);
+        let since_nanos = match proposed {
+            Some(flight) => flight.proposed_nanos,
+            None => waiting.waiters.marked_nanos()?,
+        };
         Some(Backlog {
-            since_nanos: oldest.proposed_nanos,
-            index: oldest.index,
+            since_nanos,
+            index: proposed.map(|flight| flight.index),
             durable: self.durable,
             committed: self.committed,
             applied: self.coordinator.applied().index,
@@ -733,7 +734,7 @@ impl Sequencer {
 
     /// Whether requests wait for their outcome.
     pub(super) fn is_busy(&self) -> bool {
-        !self.flights.is_empty() || !self.closed.is_empty() || !self.growing.responders.is_empty()
+        !self.flights.is_empty() || !self.closed.is_empty() || !self.growing.waiters.is_empty()
     }
 
     /// The state machine's sequencer side.
@@ -760,14 +761,12 @@ impl Sequencer {
     }
 }
 
-fn refuse(responders: Vec<WriteResponder>, error: ProposeError) {
+fn refuse(waiters: Waiters, error: ProposeError) {
     let error = match error {
         ProposeError::TooManyUncommitted { .. } => WriteError::TooManyRequests,
         _ => WriteError::NoLeader,
     };
-    for responder in responders {
-        responder.answer(Err(error.clone()));
-    }
+    waiters.fail(&error);
 }
 
 fn raft_vote(vote: wal::Vote) -> raft::Vote {
