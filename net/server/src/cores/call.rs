@@ -87,6 +87,8 @@ pub enum Notice {
     Upkeep,
     /// To home: a shard's changes no longer outrun the disk.
     CaughtUp,
+    /// To home: a checkpoint is due for what was changed.
+    Dirty,
     /// To home: the upkeep of a shard began or ended something.
     UpkeepChanged,
 }

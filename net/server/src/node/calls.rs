@@ -164,6 +164,11 @@ impl Node {
             Notice::RetrySpace => self.0.shards.retry_space(),
             Notice::Upkeep => self.0.shards.wake_upkeep(),
             Notice::CaughtUp => self.0.work.raise(),
+            Notice::Dirty => {
+                if let Some(home) = self.home() {
+                    home.consider_checkpoint();
+                }
+            }
             Notice::UpkeepChanged => {
                 if let Some(home) = self.home() {
                     home.upkeep_changed();

@@ -143,7 +143,7 @@ impl Home {
         let since = self.volume_since_checkpoint();
         let options = &self.0.options.checkpoints;
         let dirty = self.0.board.fullest(self.0.shards.count());
-        if options.is_due(Volume::default(), dirty) {
+        if self.dirty_is_due() {
             // Upkeep changes pages too, on a member that takes no requests.
             self.begin_checkpoint_at_any_index();
         } else if since.requests > 0 && options.is_due(since, dirty) {
@@ -405,10 +405,18 @@ impl Node {
                     break;
                 }
             }
-            if let Some(home) = self.home() {
-                home.consider_checkpoint();
+            match self.home() {
+                Some(home) => home.consider_checkpoint(),
+                None => self.tell_if_due(),
             }
         }
+    }
+
+    /// Whether a page cache holds so much that only a checkpoint can free that one should begin.
+    pub(super) fn dirty_is_due(&self) -> bool {
+        let dirty = self.0.board.fullest(self.0.shards.count());
+        let options = &self.0.options.checkpoints;
+        options.is_due(Volume::default(), dirty)
     }
 
     fn report(&self, shard: u16, event: ShardEvent) {

@@ -31,6 +31,8 @@ const RECLAIM_MEANWHILE: u64 = 4;
 pub(super) struct Upkeep {
     /// Requests when it was last looked.
     requests_seen: Cell<u64>,
+    /// Home was told that a checkpoint is due, and it has been since.
+    told_due: Cell<bool>,
 }
 
 /// What the upkeep of all shards is doing, as home sees it.
@@ -134,6 +136,14 @@ impl Node {
                 "no file can be created: too many are open",
                 &[("attempts", attempts.into())],
             ),
+        }
+    }
+
+    /// On every core but home: tells home when a checkpoint becomes due by what was changed here.
+    pub(super) fn tell_if_due(&self) {
+        let is_due = self.dirty_is_due();
+        if !self.0.upkeep.told_due.replace(is_due) && is_due {
+            self.0.links.tell(HOME, Notice::Dirty);
         }
     }
 
