@@ -129,7 +129,7 @@ fn an_answer_before_other_cores_can_see_it() {
 }
 
 #[test]
-#[should_panic(expected = "room for its request")]
+#[should_panic(expected = "calls under way on a link")]
 fn a_call_without_a_slot_for_its_response() {
     with_planted(Bug::UnreservedResponse, || {
         for seed in 1..=10 {

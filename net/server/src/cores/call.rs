@@ -9,9 +9,9 @@ use engine::image::ShardEvent;
 use engine::shard::{ShardReply, ShardRequest};
 use reactor::DetachedStream;
 
-use super::link::{Answer, Caller};
+use super::link::{Answer, Answers, Callee, CalleeEnd, Caller, CallerEnd};
 use crate::identity::Identity;
-use crate::local::Responder;
+use crate::local::{Flag, Responder};
 use crate::node::{Home, WriteError, WriteOutcome};
 use crate::shards::{Scrubbed, TravellingShard};
 
@@ -146,10 +146,17 @@ pub(crate) struct Links {
     callers: Vec<Option<CallsTo>>,
     /// To home; none there.
     patient: Option<CallsTo>,
+    /// To the calls of the others.
+    answers: Vec<Answers<Call, Response>>,
+    /// Raised when something is to be flushed.
+    wanted: Rc<Flag>,
 }
 
 /// The right to answer a call.
-pub(crate) type CallAnswer = Answer<Response>;
+pub(crate) type CallAnswer = Answer<Call, Response>;
+
+/// An answering end on its core.
+pub(crate) type CallsFrom = Callee<Call, Response>;
 
 impl Call {
     /// Whether home may let it wait for other calls.
@@ -159,8 +166,35 @@ impl Call {
 }
 
 impl Links {
-    pub(crate) fn new(callers: Vec<Option<CallsTo>>, patient: Option<CallsTo>) -> Links {
-        Links { callers, patient }
+    /// Brings the ends of a core's links to life.
+    pub(crate) fn new(
+        callers: Vec<Option<CallerEnd<Call, Response>>>,
+        patient: Option<CallerEnd<Call, Response>>,
+        callees: impl Iterator<Item = CalleeEnd<Call, Response>>,
+    ) -> (Links, Vec<CallsFrom>) {
+        let wanted: Rc<Flag> = Rc::default();
+        let caller = |end: Option<_>| end.map(|end| Rc::new(Caller::new(end, wanted.clone())));
+        let callees: Vec<CallsFrom> = callees
+            .map(|end| Callee::new(end, wanted.clone()))
+            .collect();
+        let links = Links {
+            callers: callers.into_iter().map(caller).collect(),
+            patient: caller(patient),
+            answers: callees.iter().map(|end| end.answers().clone()).collect(),
+            wanted: wanted.clone(),
+        };
+        (links, callees)
+    }
+
+    /// Sends what has gathered for the other cores.
+    pub(crate) fn flush(&self) {
+        self.all().for_each(|caller| caller.flush());
+        self.answers.iter().for_each(Answers::flush);
+    }
+
+    /// Waits until something has gathered that nobody flushes by himself.
+    pub(crate) async fn flush_is_wanted(&self) {
+        self.wanted.wait().await;
     }
 
     /// The cores that can be called.

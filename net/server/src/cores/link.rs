@@ -1,44 +1,67 @@
 //! Calls from one core to another: a mailbox of requests one way and a mailbox of responses back.
 //!
-//! A caller takes a slot of the response mailbox *before* its request leaves, so whoever answers never
-//! waits, and no cycle of waiting cores can close, however small the mailboxes are. What finds no slot waits
-//! in order at the caller; that queue is bounded by who asks. Requests arrive in the order of the calls.
+//! A caller takes a slot *before* its request leaves, and keeps it until it has taken the response, so whoever
+//! answers never waits, and no cycle of waiting cores can close, however small the links are. What finds no slot
+//! waits in order at the caller; that queue is bounded by who asks. Requests arrive in the order of the calls.
 //!
 //! ```text
-//! caller  call ─► slot free? ─► requests  ─► callee
-//!          │ no: queue   ▲                     │ answers, at once or later
-//!          └─────────────┴──── responses ◄─────┘
+//! caller  call ─► slot free? ─► outbox ═► requests  ═► callee
+//!          │ no: queue   ▲                                │ answers, at once or later
+//!          └─────────────┴──── responses ◄═ outbox ◄──────┘
 //! ```
+//!
+//! What a core has to say to another gathers in an *outbox* and travels as one *parcel*: when there is enough of it, when
+//! the core [flushes](Caller::flush) because it is through with something, or when the task that waits for
+//! `wanted` does. A message between cores costs a few cache lines that change their owner, however much it
+//! carries. Buffers travel back with the parcels of the other way, to be filled again.
 //!
 //! Knows nothing of what is asked. One thread uses each end.
 //!
 //! Invariants:
-//! - calls under way = tickets given out ≤ capacity of either mailbox, so sending never finds one full;
+//! - calls under way = tickets given out ≤ capacity, and a parcel carries one at least, so no mailbox of that
+//!   capacity is ever full;
+//! - what is in an outbox has raised `wanted` since the last flush;
 //! - a call is answered once: with a response, or with none if its callee dropped it or is gone.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use reactor::mailbox::{Receiver, Sender, TrySendError, channel};
 
+use crate::local::Flag;
 use crate::planted::{Bug, planted};
+
+/// An outbox with so much in it does not wait for more: the other core may have nothing to do.
+const PARCEL_MAX: usize = 32;
 
 /// Names a call while it is under way.
 type Ticket = u32;
 
+type Request<Q> = (Ticket, Q);
+type Response<R> = (Ticket, Option<R>);
+
+/// What travels as one message.
+struct Parcel<A, B> {
+    /// One at least, in order.
+    items: VecDeque<A>,
+    /// A buffer of the other way, to be filled again.
+    emptied: VecDeque<B>,
+}
+
 /// The calling end, on its way to its core.
 pub struct CallerEnd<Q, R> {
-    requests: Sender<(Ticket, Q)>,
-    responses: Receiver<(Ticket, Option<R>)>,
+    requests: Sender<Parcel<Request<Q>, Response<R>>>,
+    responses: Receiver<Parcel<Response<R>, Request<Q>>>,
     capacity: usize,
 }
 
 /// The answering end, on its way to its core.
 pub struct CalleeEnd<Q, R> {
-    requests: Receiver<(Ticket, Q)>,
-    responses: Sender<(Ticket, Option<R>)>,
+    requests: Receiver<Parcel<Request<Q>, Response<R>>>,
+    responses: Sender<Parcel<Response<R>, Request<Q>>>,
+    capacity: usize,
 }
 
 /// A link with `capacity` calls under way at most.
@@ -56,14 +79,115 @@ pub fn link<Q: Send, R: Send>(capacity: usize) -> (CallerEnd<Q, R>, CalleeEnd<Q,
     let callee = CalleeEnd {
         requests: request_receiver,
         responses: response_sender,
+        capacity,
     };
     (caller, callee)
 }
 
+/// What is to be sent one way: `A`s, with the buffers of the `B`s that came.
+struct Outbox<A: Send, B: Send> {
+    sender: Sender<Parcel<A, B>>,
+    items: RefCell<VecDeque<A>>,
+    /// What `items` is next.
+    spare: RefCell<VecDeque<A>>,
+    emptied: RefCell<VecDeque<B>>,
+    /// Raised when somebody should flush.
+    wanted: Rc<Flag>,
+}
+
+impl<A: Send, B: Send> Outbox<A, B> {
+    fn new(sender: Sender<Parcel<A, B>>, wanted: Rc<Flag>) -> Outbox<A, B> {
+        Outbox {
+            sender,
+            items: RefCell::default(),
+            spare: RefCell::default(),
+            emptied: RefCell::default(),
+            wanted,
+        }
+    }
+
+    fn push(&self, item: A) {
+        let count = {
+            let mut items = self.items.borrow_mut();
+            items.push_back(item);
+            items.len()
+        };
+        if count >= PARCEL_MAX {
+            self.flush();
+        } else if count == 1 {
+            self.wanted.raise();
+        }
+    }
+
+    /// A receiver that is gone shows in the other direction.
+    fn flush(&self) {
+        if self.items.borrow().is_empty() {
+            return;
+        }
+        let parcel = Parcel {
+            items: self.items.replace(self.spare.take()),
+            emptied: self.emptied.take(),
+        };
+        if let Err(TrySendError::Full(parcel)) = self.sender.try_send(parcel) {
+            panic!(
+                "no message left for {} calls under way on a link",
+                parcel.items.len()
+            );
+        }
+    }
+}
+
+impl<A: Send, B: Send> Drop for Outbox<A, B> {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// What came one way.
+struct Inbox<A, B> {
+    receiver: Receiver<Parcel<A, B>>,
+    arrived: Vec<Parcel<A, B>>,
+    items: VecDeque<A>,
+}
+
+impl<A: Send, B: Send> Inbox<A, B> {
+    fn new(receiver: Receiver<Parcel<A, B>>) -> Inbox<A, B> {
+        Inbox {
+            receiver,
+            arrived: Vec::new(),
+            items: VecDeque::new(),
+        }
+    }
+
+    /// Waits for something to take; answers how much came just now, or nothing if the sender is gone and
+    /// all is taken.
+    fn poll(&mut self, context: &Context<'_>, outbox: &Outbox<B, A>) -> Poll<Option<usize>> {
+        if !self.items.is_empty() {
+            return Poll::Ready(Some(0));
+        }
+        let arrived = &mut self.arrived;
+        ready!(self.receiver.poll_receive_batch(context, arrived, 1));
+        let Some(parcel) = arrived.pop() else {
+            return Poll::Ready(None);
+        };
+        keep_larger(&outbox.spare, parcel.emptied);
+        let emptied = std::mem::replace(&mut self.items, parcel.items);
+        keep_larger(&outbox.emptied, emptied);
+        Poll::Ready(Some(self.items.len()))
+    }
+}
+
+fn keep_larger<T>(kept: &RefCell<VecDeque<T>>, buffer: VecDeque<T>) {
+    let mut kept = kept.borrow_mut();
+    if buffer.capacity() > kept.capacity() {
+        *kept = buffer;
+    }
+}
+
 /// The calling end on its core. `W` is what the caller keeps for the response.
-pub struct Caller<Q, R, W> {
-    requests: Sender<(Ticket, Q)>,
-    responses: RefCell<Receiver<(Ticket, Option<R>)>>,
+pub struct Caller<Q: Send, R: Send, W> {
+    requests: Outbox<Request<Q>, Response<R>>,
+    responses: RefCell<Inbox<Response<R>, Request<Q>>>,
     calls: RefCell<Calls<Q, W>>,
 }
 
@@ -76,6 +200,8 @@ struct Calls<Q, W> {
     queue: VecDeque<(W, Q)>,
     /// Slots that no call has.
     slots: usize,
+    /// Whoever waited when the callee turned out to be gone.
+    left: VecDeque<W>,
     /// The callee is gone.
     closed: bool,
 }
@@ -105,31 +231,35 @@ impl<Q, W> Calls<Q, W> {
         waiter
     }
 
-    fn close(&mut self) -> impl Iterator<Item = W> + use<Q, W> {
+    fn close(&mut self) {
         self.closed = true;
-        let under_way = std::mem::take(&mut self.under_way).into_iter().flatten();
-        let queued = std::mem::take(&mut self.queue).into_iter();
-        under_way.chain(queued.map(|(waiter, _)| waiter))
+        let under_way = std::mem::take(&mut self.under_way);
+        self.left.extend(under_way.into_iter().flatten());
+        let queued = std::mem::take(&mut self.queue);
+        self.left
+            .extend(queued.into_iter().map(|(waiter, _)| waiter));
+        self.free.clear();
     }
 }
 
 impl<Q: Send, R: Send, W> Caller<Q, R, W> {
-    /// Takes the end over.
-    pub fn new(end: CallerEnd<Q, R>) -> Caller<Q, R, W> {
+    /// Takes the end over. `wanted` is raised when [`Caller::flush`] should be called.
+    pub fn new(end: CallerEnd<Q, R>, wanted: Rc<Flag>) -> Caller<Q, R, W> {
         Caller {
-            requests: end.requests,
-            responses: RefCell::new(end.responses),
+            requests: Outbox::new(end.requests, wanted),
+            responses: RefCell::new(Inbox::new(end.responses)),
             calls: RefCell::new(Calls {
                 under_way: Vec::new(),
                 free: Vec::new(),
                 queue: VecDeque::new(),
                 slots: end.capacity,
+                left: VecDeque::new(),
                 closed: false,
             }),
         }
     }
 
-    /// Calls; never waits. `waiter` comes back with the response from [`Caller::poll_responses`].
+    /// Calls; never waits. `waiter` comes back with the response from [`Caller::next_response`].
     ///
     /// # Errors
     /// The waiter, if the callee is gone.
@@ -152,48 +282,41 @@ impl<Q: Send, R: Send, W> Caller<Q, R, W> {
                 }
             }
         };
-        self.send(ticket, request);
+        self.requests.push((ticket, request));
         Ok(())
     }
 
-    /// A callee that is gone shows when responses are asked for.
-    fn send(&self, ticket: Ticket, request: Q) {
-        if let Err(TrySendError::Full(_)) = self.requests.try_send((ticket, request)) {
-            panic!("call {ticket} has a slot and no room for its request");
-        }
+    /// Sends the requests that have gathered.
+    pub fn flush(&self) {
+        self.requests.flush();
     }
 
-    /// Appends up to `max` waiters with their responses; no response: the callee dropped the call or is
-    /// gone. False when it is gone and nobody waits any more.
-    pub fn poll_responses(
-        &self,
-        context: &Context<'_>,
-        into: &mut Vec<(W, Option<R>)>,
-        max: usize,
-    ) -> Poll<bool> {
-        let mut received = Vec::new();
+    /// Waits for responses; false when the callee is gone and nobody waits any more.
+    pub fn poll_responses(&self, context: &Context<'_>) -> Poll<bool> {
         let mut responses = self.responses.borrow_mut();
-        let count = std::task::ready!(responses.poll_receive_batch(context, &mut received, max));
-        if count == 0 {
-            let waiters = self.calls.borrow_mut().close();
-            into.extend(waiters.map(|waiter| (waiter, None)));
-            return Poll::Ready(!into.is_empty());
+        if ready!(responses.poll(context, &self.requests)).is_some() {
+            return Poll::Ready(true);
         }
-        {
-            let mut calls = self.calls.borrow_mut();
-            into.extend(
-                received
-                    .into_iter()
-                    .map(|(ticket, response)| (calls.end(ticket), response)),
-            );
-        }
+        let mut calls = self.calls.borrow_mut();
+        calls.close();
+        Poll::Ready(!calls.left.is_empty())
+    }
+
+    /// The next waiter with its response, if it has come; no response: the callee dropped the call or is gone.
+    pub fn next_response(&self) -> Option<(W, Option<R>)> {
+        let next = self.responses.borrow_mut().items.pop_front();
+        let Some((ticket, response)) = next else {
+            let waiter = self.calls.borrow_mut().left.pop_front()?;
+            return Some((waiter, None));
+        };
+        let waiter = self.calls.borrow_mut().end(ticket);
         self.send_queued();
-        Poll::Ready(true)
+        Some((waiter, response))
     }
 
     fn send_queued(&self) {
         loop {
-            let (ticket, request) = {
+            let request = {
                 let mut calls = self.calls.borrow_mut();
                 let Some((waiter, request)) = calls.queue.pop_front() else {
                     return;
@@ -206,7 +329,7 @@ impl<Q: Send, R: Send, W> Caller<Q, R, W> {
                     }
                 }
             };
-            self.send(ticket, request);
+            self.requests.push(request);
         }
     }
 
@@ -219,69 +342,106 @@ impl<Q: Send, R: Send, W> Caller<Q, R, W> {
 }
 
 /// The answering end on its core.
-pub struct Callee<Q, R> {
-    requests: Receiver<(Ticket, Q)>,
-    responses: Rc<Sender<(Ticket, Option<R>)>>,
+pub struct Callee<Q: Send, R: Send> {
+    requests: Inbox<Request<Q>, Response<R>>,
+    answers: Answers<Q, R>,
+    capacity: usize,
+}
+
+/// The answers of one link that are on their way.
+pub struct Answers<Q: Send, R: Send>(Rc<Answering<Q, R>>);
+
+impl<Q: Send, R: Send> Clone for Answers<Q, R> {
+    fn clone(&self) -> Self {
+        Answers(Rc::clone(&self.0))
+    }
+}
+
+struct Answering<Q: Send, R: Send> {
+    outbox: Outbox<Response<R>, Request<Q>>,
+    /// Calls that came and are not answered.
+    open: Cell<usize>,
+}
+
+impl<Q: Send, R: Send> Answers<Q, R> {
+    /// Sends the answers that have gathered.
+    pub fn flush(&self) {
+        self.0.outbox.flush();
+    }
 }
 
 impl<Q: Send, R: Send> Callee<Q, R> {
-    /// Takes the end over.
-    pub fn new(end: CalleeEnd<Q, R>) -> Callee<Q, R> {
+    /// Takes the end over. `wanted` is raised when its answers should be flushed.
+    pub fn new(end: CalleeEnd<Q, R>, wanted: Rc<Flag>) -> Callee<Q, R> {
         Callee {
-            requests: end.requests,
-            responses: Rc::new(end.responses),
+            requests: Inbox::new(end.requests),
+            answers: Answers(Rc::new(Answering {
+                outbox: Outbox::new(end.responses, wanted),
+                open: Cell::new(0),
+            })),
+            capacity: end.capacity,
         }
     }
 
-    /// Appends up to `max` requests with the right to answer them. False when the caller is gone.
-    pub fn poll_requests(
-        &mut self,
-        context: &Context<'_>,
-        into: &mut Vec<(Answer<R>, Q)>,
-        max: usize,
-    ) -> Poll<bool> {
-        let mut received = Vec::new();
-        let count = std::task::ready!(self.requests.poll_receive_batch(
-            context,
-            &mut received,
-            max
-        ));
-        into.extend(received.into_iter().map(|(ticket, request)| {
-            let answer = Answer {
-                responses: Rc::clone(&self.responses),
-                ticket,
-                answered: false,
-            };
-            (answer, request)
-        }));
-        Poll::Ready(count > 0)
+    /// The answers of this link.
+    pub fn answers(&self) -> &Answers<Q, R> {
+        &self.answers
+    }
+
+    /// Waits for requests. False when the caller is gone.
+    ///
+    /// # Panics
+    /// If the caller has more calls under way than there are slots.
+    pub fn poll_requests(&mut self, context: &Context<'_>) -> Poll<bool> {
+        let answering = &self.answers.0;
+        let Some(came) = ready!(self.requests.poll(context, &answering.outbox)) else {
+            return Poll::Ready(false);
+        };
+        let open = answering.open.get() + came;
+        assert!(
+            open <= self.capacity,
+            "{open} calls under way on a link with slots for {}",
+            self.capacity
+        );
+        answering.open.set(open);
+        Poll::Ready(true)
+    }
+
+    /// The next request with the right to answer it, if it has come.
+    pub fn next_request(&mut self) -> Option<(Answer<Q, R>, Q)> {
+        let (ticket, request) = self.requests.items.pop_front()?;
+        let answer = Answer {
+            answers: self.answers.clone(),
+            ticket,
+            answered: false,
+        };
+        Some((answer, request))
     }
 }
 
 /// The right to answer one call, whose slot is reserved. Dropped, it tells the caller that there is no
 /// response.
-pub struct Answer<R: Send> {
-    responses: Rc<Sender<(Ticket, Option<R>)>>,
+pub struct Answer<Q: Send, R: Send> {
+    answers: Answers<Q, R>,
     ticket: Ticket,
     answered: bool,
 }
 
-impl<R: Send> Answer<R> {
-    /// Answers; never waits.
+impl<Q: Send, R: Send> Answer<Q, R> {
+    /// Answers; never waits. The answer leaves with the next flush.
     pub fn answer(mut self, response: R) {
         self.send(Some(response));
     }
 
     fn send(&mut self, response: Option<R>) {
         self.answered = true;
-        // A caller that is gone needs no response.
-        if let Err(TrySendError::Full(_)) = self.responses.try_send((self.ticket, response)) {
-            panic!("call {} has no slot for its response", self.ticket);
-        }
+        let answering = &self.answers.0;
+        answering.open.set(answering.open.get() - 1);
+        answering.outbox.push((self.ticket, response));
     }
 }
 
-impl<R: Send> Drop for Answer<R> {
+impl<Q: Send, R: Send> Drop for Answer<Q, R> {
     fn drop(&mut self) {
         if !self.answered {
             self.send(None);

@@ -1,20 +1,29 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use reactor::sim::{Simulation, SimulationOptions};
 use reactor::{Class, World};
 
-use super::link::{Answer, Callee, CalleeEnd, Caller, CallerEnd, link};
+use super::link::{Callee, CalleeEnd, Caller, CallerEnd, link};
+use crate::local::Flag;
 
 /// Answers each request after a random while, some after a call of its own to the next core: leaves depend on
 /// nobody, so the ring of cores may wait for each other in a circle and must not stop.
 async fn answer_all(world: World, end: CalleeEnd<u64, u64>, onward: Option<Rc<TestLink>>) {
-    let mut callee = Callee::new(end);
-    let mut requests: Vec<(Answer<u64>, u64)> = Vec::new();
+    let wanted = Rc::new(Flag::default());
+    let mut callee = Callee::new(end, wanted.clone());
+    let answers = callee.answers().clone();
+    drop(world.spawn(Class::Request, async move {
+        loop {
+            wanted.wait().await;
+            answers.flush();
+        }
+    }));
     let mut last = 0;
-    while std::future::poll_fn(|context| callee.poll_requests(context, &mut requests, 3)).await {
-        for (answer, number) in requests.drain(..) {
+    while std::future::poll_fn(|context| callee.poll_requests(context)).await {
+        while let Some((answer, number)) = callee.next_request() {
             let sequence = number & 0xffff;
             assert_eq!(sequence, last + 1, "requests arrive in their order");
             last = sequence;
@@ -39,19 +48,22 @@ struct TestLink {
 
 impl TestLink {
     fn start(world: &World, end: CallerEnd<u64, u64>) -> Rc<TestLink> {
+        let wanted = Rc::new(Flag::default());
         let link = Rc::new(TestLink {
-            caller: Caller::new(end),
+            caller: Caller::new(end, wanted.clone()),
             last: Cell::new(0),
         });
+        let sender = link.clone();
+        drop(world.spawn(Class::Request, async move {
+            loop {
+                wanted.wait().await;
+                sender.caller.flush();
+            }
+        }));
         let taker = link.clone();
         drop(world.spawn(Class::Consensus, async move {
-            let mut responses = Vec::new();
-            while std::future::poll_fn(|context| {
-                taker.caller.poll_responses(context, &mut responses, 2)
-            })
-            .await
-            {
-                for (waiter, response) in responses.drain(..) {
+            while std::future::poll_fn(|context| taker.caller.poll_responses(context)).await {
+                while let Some((waiter, response)) = taker.caller.next_response() {
                     waiter.answer(response);
                 }
             }
@@ -153,17 +165,74 @@ fn whoever_waits_hears_that_the_other_core_is_gone() {
         }
     });
     simulation.start_core(host, |world| async move {
-        let mut callee = Callee::new(callee);
-        let mut requests = Vec::new();
-        assert!(
-            std::future::poll_fn(|context| callee.poll_requests(context, &mut requests, 1)).await
-        );
+        let mut callee = Callee::new(callee, Rc::new(Flag::default()));
+        assert!(std::future::poll_fn(|context| callee.poll_requests(context)).await);
         // One is dropped without an answer, the others were never taken.
-        drop(requests);
+        drop(callee.next_request());
         world.sleep(Duration::from_millis(1)).await;
     });
     simulation.run_for(Duration::from_secs(1));
     let mut responses = heard.take();
     responses.sort_unstable();
     assert_eq!(responses, [0, 1, 2, 3, 4]);
+}
+
+fn poll_now<T>(poll: impl FnOnce(&Context<'_>) -> Poll<T>) -> Option<T> {
+    match poll(&Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}
+
+#[test]
+fn what_is_said_in_one_turn_travels_together() {
+    let (caller, callee) = link::<u64, u64>(100);
+    let (calls_wait, answers_wait) = (Rc::new(Flag::default()), Rc::new(Flag::default()));
+    let caller: Caller<u64, u64, u64> = Caller::new(caller, calls_wait.clone());
+    let mut callee = Callee::new(callee, answers_wait.clone());
+    let is_raised = |flag: &Flag| {
+        let mut context = Context::from_waker(Waker::noop());
+        std::pin::pin!(flag.wait()).poll(&mut context).is_ready()
+    };
+    for round in 0..10 {
+        assert!(!is_raised(&calls_wait));
+        for number in 0..3 {
+            assert!(caller.call(number, round * 10 + number).is_ok());
+        }
+        assert!(is_raised(&calls_wait));
+        assert_eq!(poll_now(|context| callee.poll_requests(context)), None);
+        caller.flush();
+        assert_eq!(
+            poll_now(|context| callee.poll_requests(context)),
+            Some(true)
+        );
+        for number in 0..3 {
+            let (answer, request) = callee.next_request().expect("all of them came");
+            assert_eq!(request, round * 10 + number);
+            answer.answer(request + 1);
+        }
+        assert!(callee.next_request().is_none());
+        assert_eq!(poll_now(|context| caller.poll_responses(context)), None);
+        assert!(is_raised(&answers_wait));
+        callee.answers().flush();
+        assert_eq!(
+            poll_now(|context| caller.poll_responses(context)),
+            Some(true)
+        );
+        for number in 0..3 {
+            let response = Some(round * 10 + number + 1);
+            assert_eq!(caller.next_response(), Some((number, response)));
+        }
+        assert_eq!(caller.next_response(), None);
+    }
+    // Much of it does not wait.
+    for number in 0..40 {
+        assert!(caller.call(number, number).is_ok());
+    }
+    assert_eq!(
+        poll_now(|context| callee.poll_requests(context)),
+        Some(true)
+    );
+    let came = std::iter::from_fn(|| callee.next_request()).count();
+    assert_eq!(came, 32);
 }

@@ -1,7 +1,8 @@
 //! What a core does with the calls of the others, and with their responses.
 //!
 //! Two tasks for each link: one takes its requests, one its responses. Requests are begun in the order in
-//! which they were made; nothing here waits before it has taken all that is there.
+//! which they were made; nothing here waits before it has taken all that is there. A third task, for all links, sends what
+//! has gathered behind whatever is runnable, so that the requests of one turn travel together.
 
 use std::rc::Rc;
 
@@ -9,16 +10,24 @@ use reactor::Class;
 
 use super::{Node, State};
 use crate::cores::HOME;
-use crate::cores::call::{Call, CallAnswer, CallsTo, Notice, Response, Waiter};
-use crate::cores::link::Callee;
+use crate::cores::call::{Call, CallAnswer, CallsFrom, CallsTo, Notice, Response, Waiter};
 use crate::shards::Asked;
 
-/// Messages that are handled before other tasks run.
-const BATCH_MAX: usize = 64;
+/// Calls that are handled before a look at the clock.
+const CALLS_PER_LOOK: usize = 8;
 
 impl Node {
     /// Starts the tasks of all links.
-    pub(super) fn start_links(&self, callees: Vec<Callee<Call, Response>>) {
+    pub(super) fn start_links(&self, callees: Vec<CallsFrom>) {
+        if callees.is_empty() {
+            return;
+        }
+        self.spawn(Class::Request, |node| async move {
+            loop {
+                node.0.links.flush_is_wanted().await;
+                node.0.links.flush();
+            }
+        });
         for callee in callees {
             self.spawn(Class::Consensus, |node| async move {
                 node.run_requests(callee).await;
@@ -31,30 +40,25 @@ impl Node {
         }
     }
 
-    async fn run_requests(&self, mut callee: Callee<Call, Response>) {
-        let mut requests = Vec::new();
-        while std::future::poll_fn(|context| {
-            callee.poll_requests(context, &mut requests, BATCH_MAX)
-        })
-        .await
-        {
-            for (answer, call) in requests.drain(..) {
+    async fn run_requests(&self, mut callee: CallsFrom) {
+        while std::future::poll_fn(|context| callee.poll_requests(context)).await {
+            let mut taken = 0;
+            while let Some((answer, call)) = callee.next_request() {
                 self.take_call(call, answer);
-                // A read may be long, and the order has to stay.
-                self.0.world.yield_if_due().await;
+                taken += 1;
+                if taken % CALLS_PER_LOOK == 0 {
+                    // A read may be long, and the order has to stay.
+                    self.0.world.yield_if_due().await;
+                }
             }
+            callee.answers().flush();
             self.0.world.yield_now().await;
         }
     }
 
     async fn run_responses(&self, caller: CallsTo) {
-        let mut responses = Vec::new();
-        while std::future::poll_fn(|context| {
-            caller.poll_responses(context, &mut responses, BATCH_MAX)
-        })
-        .await
-        {
-            for (waiter, response) in responses.drain(..) {
+        while std::future::poll_fn(|context| caller.poll_responses(context)).await {
+            while let Some((waiter, response)) = caller.next_response() {
                 self.take_response(waiter, response);
             }
             self.0.world.yield_now().await;

@@ -1,7 +1,7 @@
 //! The coordinator's way to the shards, wherever they live.
 //!
-//! Requests go to the shards of this core at once and to others over their links; replies come together
-//! again. A shard that is about to move is *held*: its requests wait here, and go out in their order once it
+//! Requests go to shards of other cores first, all of a round in one message, and then to those of this one, so that
+//! all work at the same time; replies come together again. A shard that is about to move is *held*: its requests wait here, and go out in their order once it
 //! lives somewhere again.
 //!
 //! Invariant: of the requests to one shard at most one is under way (the coordinator's own rule), so
@@ -27,6 +27,8 @@ pub(super) struct Dispatch {
     links: Rc<Links>,
     board: Arc<Board>,
     lanes: RefCell<Vec<Lane>>,
+    /// For shards of this core.
+    here: RefCell<VecDeque<(u16, ShardRequest)>>,
     /// From other cores.
     replies: RefCell<VecDeque<(u16, ShardReply)>>,
     /// Damage that a request met on another core.
@@ -58,6 +60,7 @@ impl Dispatch {
             links,
             board,
             lanes: RefCell::new(lanes),
+            here: RefCell::default(),
             replies: RefCell::default(),
             damage: RefCell::default(),
             work,
@@ -65,7 +68,7 @@ impl Dispatch {
         }
     }
 
-    /// Sends the coordinator's next request to a shard.
+    /// Takes the coordinator's next request to a shard; it is on its way after [`Dispatch::begin`].
     pub(super) fn send(&self, shard: u16, request: ShardRequest) {
         {
             let mut lanes = self.lanes.borrow_mut();
@@ -77,12 +80,23 @@ impl Dispatch {
             lane.under_way += 1;
         }
         match self.board.owner(shard) {
-            HOME => self.shards.send(shard, request),
+            HOME => self.here.borrow_mut().push_back((shard, request)),
             core => {
                 let waiter = Waiter::Coordinator(shard);
                 self.links
                     .call(core, waiter, Call::Change { shard, request });
             }
+        }
+    }
+
+    /// Sends what goes to other cores, and then executes what is for the shards of this one.
+    pub(super) fn begin(&self) {
+        self.links.flush();
+        loop {
+            let Some((shard, request)) = self.here.borrow_mut().pop_front() else {
+                return;
+            };
+            self.shards.send(shard, request);
         }
     }
 
@@ -151,5 +165,6 @@ impl Dispatch {
         for request in held.into_iter().flatten() {
             self.send(shard, request);
         }
+        self.work.raise();
     }
 }

@@ -249,6 +249,7 @@ impl Home {
             };
             let goes_on = effects.goes_on;
             self.take_effects(effects);
+            self.0.links.flush();
             if matches!(self.state(), State::Stopped | State::Failed) {
                 return;
             }

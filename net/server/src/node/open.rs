@@ -31,8 +31,7 @@ use super::upkeep::{Reclaim, Upkeep};
 use super::watches::Watches;
 use super::{Inner, Node};
 use crate::config::AutoCompaction;
-use crate::cores::call::{Call, Facts, Links, Response, Waiter};
-use crate::cores::link::{Callee, CalleeEnd, Caller, CallerEnd};
+use crate::cores::call::{Call, CallsFrom, Facts, Links, Response, Waiter};
 use crate::cores::placement::Placement;
 use crate::cores::{self, Board, HOME, Seat};
 use crate::disk::Disk;
@@ -392,16 +391,13 @@ impl Node {
         logger: Rc<Logger>,
     ) -> Option<Node> {
         let core = seat.core();
-        let (links, mut callees) = links_of(seat.callers, seat.patient, seat.callees);
+        let callees = seat.callees.into_iter().flatten();
+        let (links, mut callees) = Links::new(seat.callers, seat.patient, callees);
         let home = callees.first_mut()?;
-        let mut first = Vec::new();
-        while first.is_empty() {
-            let opened = std::future::poll_fn(|context| home.poll_requests(context, &mut first, 1));
-            if !opened.await {
-                return None;
-            }
+        if !std::future::poll_fn(|context| home.poll_requests(context)).await {
+            return None;
         }
-        let Some((answer, Call::Begin(facts))) = first.pop() else {
+        let Some((answer, Call::Begin(facts))) = home.next_request() else {
             unreachable!("home says first that the member is open")
         };
         answer.answer(Response::Done);
@@ -445,8 +441,8 @@ impl Node {
             shards,
             coordinator,
         } = state;
-        let (links, mut callees) = links_of(seat.callers, None, seat.callees);
-        callees.extend(seat.patients.into_iter().map(Callee::new));
+        let callees = seat.callees.into_iter().flatten().chain(seat.patients);
+        let (links, callees) = Links::new(seat.callers, None, callees);
         let place = Place {
             world: world.clone(),
             core: HOME,
@@ -479,7 +475,7 @@ impl Node {
         core: u16,
         identity: Identity,
         home: Option<Rc<HomeParts>>,
-        callees: Vec<Callee<Call, Response>>,
+        callees: Vec<CallsFrom>,
     ) -> Node {
         let Common {
             world,
@@ -594,18 +590,6 @@ impl HomeParts {
             heralds: heralds.collect(),
         }
     }
-}
-
-/// Brings the ends of a seat's links to life.
-fn links_of(
-    callers: Vec<Option<CallerEnd<Call, Response>>>,
-    patient: Option<CallerEnd<Call, Response>>,
-    callees: Vec<Option<CalleeEnd<Call, Response>>>,
-) -> (Links, Vec<Callee<Call, Response>>) {
-    let caller = |end: Option<_>| end.map(|end| Rc::new(Caller::new(end)));
-    let callers = callers.into_iter().map(caller).collect();
-    let callees = callees.into_iter().flatten().map(Callee::new);
-    (Links::new(callers, caller(patient)), callees.collect())
 }
 
 /// Refuses a directory of another member.

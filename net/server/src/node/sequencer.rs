@@ -582,6 +582,7 @@ impl Sequencer {
                     }
                 }
             }
+            self.dispatch.begin();
             if !self.poisoned
                 && let Some(damage) = self.dispatch.damage()
             {
