@@ -19,17 +19,47 @@ use crate::driver::{
 use crate::executor::{BACKGROUND_SLICE, Class, Executor, PanicPolicy, TurnOutcome};
 use crate::file::{File, OpenOptions};
 use crate::load::Load;
-use crate::net::{Address, Listener, Signals, Stream, Unsent};
+use crate::net::{Address, Listener, Signals, Stream, UNSENT_BYTES_MAX, Unsent};
 use crate::task::{JoinHandle, Task};
 use crate::time::{Elapsed, Sleep, Timers, Timestamp};
 
-/// Send buffers that a core keeps for reuse: how many, and the largest.
+/// Send buffers that a core keeps for reuse: how many, the largest, and bytes of all. The largest is what a stream
+/// that is never idle sends: else it would grow one anew for each send.
 const POOLED_VECTORS_MAX: usize = 64;
-const POOLED_BYTES_MAX: usize = 64 << 10;
+const POOLED_VECTOR_BYTES_MAX: usize = 2 * UNSENT_BYTES_MAX;
+const POOLED_BYTES_MAX: usize = 4 << 20;
 
 /// How long an address in use is waited for, and between attempts.
 const ADDRESS_WAIT: Duration = Duration::from_secs(1);
 const ADDRESS_RETRY_PAUSE: Duration = Duration::from_millis(5);
+
+/// Empty vectors whose memory waits for reuse.
+#[derive(Default)]
+struct SpareBytes {
+    vectors: Vec<Vec<u8>>,
+    /// Sum of their capacities.
+    capacity: usize,
+}
+
+impl SpareBytes {
+    fn take(&mut self) -> Vec<u8> {
+        let bytes = self.vectors.pop().unwrap_or_default();
+        self.capacity -= bytes.capacity();
+        bytes
+    }
+
+    fn give(&mut self, mut bytes: Vec<u8>) {
+        let capacity = bytes.capacity();
+        if (1..=POOLED_VECTOR_BYTES_MAX).contains(&capacity)
+            && self.vectors.len() < POOLED_VECTORS_MAX
+            && self.capacity + capacity <= POOLED_BYTES_MAX
+        {
+            bytes.clear();
+            self.capacity += capacity;
+            self.vectors.push(bytes);
+        }
+    }
+}
 
 /// One core: cheap to clone, never leaves its thread.
 #[derive(Clone)]
@@ -44,7 +74,7 @@ struct Inner {
     timers: RefCell<Timers>,
     buffers: RefCell<BufferPool>,
     /// Memory of sends for reuse.
-    bytes: RefCell<Vec<Vec<u8>>>,
+    bytes: RefCell<SpareBytes>,
     /// Streams with bytes to send once the tasks of this turn have run.
     unsent: RefCell<Vec<Unsent>>,
     completions: RefCell<Vec<Completion>>,
@@ -566,16 +596,12 @@ impl World {
 
     /// An empty byte vector, with memory if one was given back.
     pub(crate) fn take_bytes(&self) -> Vec<u8> {
-        self.inner.bytes.borrow_mut().pop().unwrap_or_default()
+        self.inner.bytes.borrow_mut().take()
     }
 
     /// Gives a byte vector's memory back to the core.
-    pub(crate) fn give_bytes(&self, mut bytes: Vec<u8>) {
-        let mut pool = self.inner.bytes.borrow_mut();
-        if (1..=POOLED_BYTES_MAX).contains(&bytes.capacity()) && pool.len() < POOLED_VECTORS_MAX {
-            bytes.clear();
-            pool.push(bytes);
-        }
+    pub(crate) fn give_bytes(&self, bytes: Vec<u8>) {
+        self.inner.bytes.borrow_mut().give(bytes);
     }
 
     async fn operate_done(&self, op: Op) -> io::Result<()> {
