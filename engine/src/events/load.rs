@@ -5,7 +5,8 @@ use diskio::FileName;
 
 use super::record::padded;
 use super::segment::{PIECE_ALIGNMENT, Piece, Place, SegmentKind};
-use super::{EventLog, Loc, Reader, Record, RecordError, need_of};
+use super::{EventLog, Holder, Loc, Reader, Record, RecordError, need_of};
+use crate::image::PassingBytes;
 use crate::revision::Revision;
 use crate::step::Need;
 use crate::store::LoadError;
@@ -18,6 +19,13 @@ const EXPECTATIONS_MAX: usize = 1024;
 const OTHER_LENGTH: &str = "the record of another place: its length";
 const OTHER_REVISION: &str = "the record of another place: its revision";
 const OTHER_END: &str = "the record of another place: where it ends";
+
+/// Bytes that were read back, from the place on that was asked for.
+struct Brought {
+    bytes: Bytes,
+    /// Bytes that were read before these, and stay in memory as long as they.
+    before: u64,
+}
 
 /// How far bytes are the records of a piece.
 pub(super) struct Checked {
@@ -82,6 +90,17 @@ impl EventLog {
         Some((self.file(segment.number()), start, end - start))
     }
 
+    /// What of those bytes is wanted, if that is a large scan.
+    pub(crate) fn passing_bytes_of(&self, need: &Need) -> Option<PassingBytes> {
+        match *need {
+            Need::Bytes { offset, len, .. } if self.passing.is_wanted(need) => Some(PassingBytes {
+                skip: offset - aligned(offset),
+                len,
+            }),
+            _ => None,
+        }
+    }
+
     pub(super) fn file(&self, number: u64) -> FileName {
         FileName::Events {
             shard: self.shard,
@@ -97,6 +116,26 @@ impl EventLog {
     /// piece was asked for, what stands before its first damage is taken without an error; who walks on to the
     /// damage needs the piece again and meets the error then.
     pub(crate) fn load(&mut self, need: &Need, bytes: Option<Bytes>) -> Result<(), LoadError> {
+        let start = match *need {
+            Need::Bytes { offset, .. } => (offset - aligned(offset)) as usize,
+            Need::Page(_) => 0,
+        };
+        let from_place = |bytes: Bytes| Brought {
+            bytes: bytes.slice(start.min(bytes.len())..),
+            before: start as u64,
+        };
+        self.load_brought(need, bytes.map(from_place))
+    }
+
+    /// [`EventLog::load`] with what [`EventLog::passing_bytes_of`] names.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn load_passing(&mut self, need: &Need, bytes: Bytes) -> Result<(), LoadError> {
+        self.load_brought(need, Some(Brought { bytes, before: 0 }))
+    }
+
+    fn load_brought(&mut self, need: &Need, brought: Option<Brought>) -> Result<(), LoadError> {
         let refused = |error| LoadError::Record { need: *need, error };
         let Need::Bytes {
             segment,
@@ -126,14 +165,10 @@ impl EventLog {
         };
         let piece = holder.pieces[index];
         let in_tail = self.hot(holder, index).is_some();
-        match bytes {
+        match brought {
             None if !self.is_resident(loc) => return Err(LoadError::Nothing { need: *need }),
             None => self.keep_record_as_piece(loc, &piece),
-            Some(bytes) => {
-                let start = (offset - aligned(offset)) as usize;
-                let bytes = bytes.slice(start.min(bytes.len())..);
-                self.take(reader, loc, &piece, bytes, expected)?;
-            }
+            Some(brought) => self.take(reader, loc, &piece, brought, expected)?,
         }
         if in_tail {
             self.check_tail(loc, expected).map_err(refused)?;
@@ -145,15 +180,16 @@ impl EventLog {
         Ok(())
     }
 
-    /// Takes `bytes`, which begin where `loc` does: one record, or all records of `piece`.
+    /// Takes what was brought for `loc`: one record, or all records of `piece`.
     fn take(
         &mut self,
         reader: Reader,
         loc: Loc,
         piece: &Piece,
-        bytes: Bytes,
+        brought: Brought,
         expected: Option<Revision>,
     ) -> Result<(), LoadError> {
+        let bytes = &brought.bytes;
         let refused = |offset, error| {
             let place = Loc {
                 offset,
@@ -163,20 +199,20 @@ impl EventLog {
             let need = need_of(place);
             LoadError::Record { need, error }
         };
-        let record = Record::parse(&bytes).map(|record| record.encoded_len());
+        let record = Record::parse(bytes).map(|record| record.encoded_len());
         let is_record = record == Ok(loc.len as usize);
         let is_piece = (loc.offset, loc.len) == (piece.offset, piece.len);
         if is_record {
-            Record::decode(&bytes, self.salt)
+            Record::decode(bytes, self.salt)
                 .and_then(|record| check_place(&record, loc, piece, expected))
                 .map_err(|error| refused(loc.offset, error))?;
-            self.keep_record(reader, loc, &bytes);
+            self.keep_record(reader, loc, &brought);
         } else if !is_piece {
             let error = record.map_or_else(|error| error, |_| wrong(OTHER_LENGTH));
             return Err(refused(loc.offset, error));
         }
         if is_piece {
-            let checked = check_records(piece, &bytes, self.salt);
+            let checked = check_records(piece, bytes, self.salt);
             let place = (loc.segment.raw(), piece.offset);
             let former = self.window(place).map_or(0, Bytes::len);
             if let Some(error) = checked.error
@@ -186,6 +222,9 @@ impl EventLog {
             }
             let memory = u64::from(piece.padded_end() - piece.offset);
             let window = bytes.slice(..checked.len);
+            for holder in [Holder::Wave, Holder::Favoured] {
+                self.held_mut(holder).bring_window(place, &window);
+            }
             match reader {
                 Reader::Point => self.windows.insert(place, window, memory),
                 Reader::Passing => self.passing.windows.insert_passing(place, window, memory),
@@ -207,16 +246,17 @@ impl EventLog {
     }
 
     /// Keeps a checked record; copied if the bytes around it would take much more memory.
-    fn keep_record(&mut self, reader: Reader, loc: Loc, bytes: &Bytes) {
+    fn keep_record(&mut self, reader: Reader, loc: Loc, brought: &Brought) {
+        let Brought { bytes, before } = brought;
         let len = loc.len as usize;
-        let around = bytes.len() as u64 + u64::from(loc.offset - aligned(loc.offset));
+        let around = bytes.len() as u64 + before;
         let place: Place = (loc.segment.raw(), loc.offset);
         let (record, memory) = match around - u64::from(loc.len) <= u64::from(loc.len) / 8 {
             true => (bytes.slice(..len), around),
             false => (Bytes::copy_from_slice(&bytes[..len]), len as u64),
         };
-        if let Some(held) = self.held.get_mut(&place) {
-            *held = Some(record.clone());
+        for holder in [Holder::Wave, Holder::Favoured] {
+            self.held_mut(holder).bring_record(place, &record);
         }
         match reader {
             Reader::Point => self.records.insert(place, record, memory),
@@ -224,19 +264,32 @@ impl EventLog {
         }
     }
 
-    /// Keeps the record that `need` names, once it is brought, until [`EventLog::release_held`].
-    pub(crate) fn hold(&mut self, need: &Need) {
-        if let Need::Bytes {
-            segment, offset, ..
-        } = need
-        {
-            self.held.entry((segment.raw(), *offset)).or_insert(None);
+    /// Keeps what `need` names for `holder`, once it is brought, until [`EventLog::release_held`].
+    pub(crate) fn hold(&mut self, holder: Holder, need: &Need) {
+        let Need::Bytes {
+            segment,
+            offset,
+            len,
+        } = *need
+        else {
+            return;
+        };
+        let located = self.locate(segment, offset, len);
+        let is_piece = located.is_some_and(|(segment, index)| {
+            let piece = &segment.pieces[index];
+            (piece.offset, piece.len) == (offset, len)
+        });
+        let place = (segment.raw(), offset);
+        let held = self.held_mut(holder);
+        held.want_record(place);
+        if is_piece {
+            held.want_window(place);
         }
     }
 
-    /// Leaves what was held to the cache.
-    pub(crate) fn release_held(&mut self) {
-        self.held.clear();
+    /// Leaves what `holder` held to the caches.
+    pub(crate) fn release_held(&mut self, holder: Holder) {
+        self.held_mut(holder).clear();
     }
 
     /// Checks that a place in the tail, which was declared missing or never was a record's, is a record's.

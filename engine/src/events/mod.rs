@@ -13,6 +13,7 @@
 
 mod cache;
 mod disk;
+mod held;
 mod load;
 mod loc;
 mod passing;
@@ -31,6 +32,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 pub(crate) use disk::{Completed, FrozenTable};
+pub(crate) use held::Holder;
 pub use loc::{Loc, SegmentClass, SegmentId};
 pub(crate) use passing::Reader;
 pub use record::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES, Record, RecordError};
@@ -43,6 +45,7 @@ use crate::store::{MissingHook, StoreConfig};
 use crate::tree::Draws;
 use cache::Cache;
 use disk::Disk;
+use held::Held;
 use passing::Passing;
 use record::padded;
 use segment::{PIECE_ALIGNMENT, Piece, Place, SEGMENT_BYTES_LIMIT, Segment};
@@ -83,8 +86,10 @@ pub(crate) struct EventLog {
     windows: Cache,
     /// What was read back for large scans.
     passing: Passing,
-    /// Records that an operation under way wants all at once, and those of them that were brought.
-    held: BTreeMap<Place, Option<Bytes>>,
+    /// What an operation of a wave wants all at once.
+    held_for_wave: Held,
+    /// What a favoured read wants all at once.
+    held_for_favoured: Held,
     /// Revisions of records that are being read back, where the reader knows them.
     expectations: BTreeMap<Place, Revision>,
     /// What else a reader will need soon.
@@ -131,7 +136,8 @@ impl EventLog {
             records: Cache::new(records_bytes),
             windows: Cache::new(windows_bytes),
             passing: Passing::beside(records_bytes, windows_bytes),
-            held: BTreeMap::new(),
+            held_for_wave: Held::default(),
+            held_for_favoured: Held::default(),
             expectations: BTreeMap::new(),
             hints: Vec::new(),
             hinted_bytes: 0,
@@ -177,6 +183,7 @@ impl EventLog {
             + self.records.bytes()
             + self.windows.bytes()
             + self.passing.bytes()
+            + self.held().map(Held::bytes).sum::<u64>()
             + index
     }
 
@@ -382,14 +389,19 @@ impl EventLog {
             return Some(window.slice(at + range.start..at + range.end));
         }
         let place = (loc.segment.raw(), loc.offset);
-        let held = self.held.get(&place).and_then(Option::as_ref);
-        let record = match (held, reader) {
-            (Some(record), _) => record,
-            (None, Reader::Point) => self.records.get(place)?,
-            (None, Reader::Passing) => self.records.peek(place)?,
+        let record = match reader {
+            Reader::Point => self.records.get(place),
+            Reader::Passing => self.records.peek(place),
         };
-        let range = value_range(record, loc, revision)?;
-        Some(record.slice(range))
+        let kept = record.and_then(|record| {
+            let range = value_range(record, loc, revision)?;
+            Some(record.slice(range))
+        });
+        kept.or_else(|| {
+            let record = self.held().find_map(|held| held.record(place))?;
+            let range = value_range(record, loc, revision)?;
+            Some(record.slice(range))
+        })
     }
 
     /// Whether the record at `loc` can be read without loading.
@@ -401,6 +413,18 @@ impl EventLog {
     fn window(&self, place: Place) -> Option<&Bytes> {
         let kept = self.windows.peek(place);
         kept.or_else(|| self.passing.windows.peek(place))
+            .or_else(|| self.held().find_map(|held| held.window(place)))
+    }
+
+    fn held(&self) -> impl Iterator<Item = &Held> {
+        [&self.held_for_wave, &self.held_for_favoured].into_iter()
+    }
+
+    fn held_mut(&mut self, holder: Holder) -> &mut Held {
+        match holder {
+            Holder::Wave => &mut self.held_for_wave,
+            Holder::Favoured => &mut self.held_for_favoured,
+        }
     }
 
     fn bytes_in_memory(&self, loc: Loc) -> Option<&[u8]> {
@@ -417,7 +441,9 @@ impl EventLog {
         }
         let place = (loc.segment.raw(), loc.offset);
         let kept = self.records.peek(place);
-        let record = kept.or_else(|| self.passing.records.peek(place))?;
+        let passing = || self.passing.records.peek(place);
+        let held = || self.held().find_map(|held| held.record(place));
+        let record = kept.or_else(passing).or_else(held)?;
         record.get(..loc.len as usize)
     }
 

@@ -55,6 +55,11 @@ impl Passing {
         self.wanted.insert(need);
     }
 
+    /// Whether `need` is asked for by a scan.
+    pub(super) fn is_wanted(&self, need: &Need) -> bool {
+        !self.wanted.is_empty() && self.wanted.contains(need)
+    }
+
     /// Whether what was loaded for `need` was for a scan.
     pub(super) fn take_wanted(&mut self, need: &Need) -> bool {
         !self.wanted.is_empty() && self.wanted.remove(need)

@@ -26,4 +26,4 @@ pub use inspect::{ImageReport, SegmentReport, read_manifest};
 pub(crate) use machine::Image;
 pub(crate) use manifest::Frozen;
 pub use opening::ShardOpening;
-pub use types::{Dirty, ReadRequest, ShardEvent, ShardOpenError};
+pub use types::{Dirty, PassingBytes, ReadRequest, ShardEvent, ShardOpenError};

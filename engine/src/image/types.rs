@@ -35,6 +35,18 @@ pub struct ReadRequest {
     pub offset: u64,
     /// Aligned length in bytes.
     pub len: u64,
+    /// For a large scan, which wants these bytes alone and keeps them only while they pass by. They are to be
+    /// brought with [`Shard::load_passing`](crate::shard::Shard::load_passing).
+    pub passing: Option<PassingBytes>,
+}
+
+/// Bytes inside of those that a [`ReadRequest`] names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PassingBytes {
+    /// Bytes before them.
+    pub skip: u32,
+    /// Their number.
+    pub len: u32,
 }
 
 /// How much of the page cache only a checkpoint can free.

@@ -26,6 +26,7 @@ use diskio::{IoFailure, IoId, IoOutput, IoRequest};
 use crate::command::{Compare, LeaseId};
 use crate::compaction::{Maintained, ScrubTarget};
 use crate::defect::Defect;
+use crate::events::Holder;
 use crate::image::{Dirty, ReadRequest, ShardEvent};
 use crate::revision::Revision;
 use crate::step::{Need, Step};
@@ -124,11 +125,11 @@ impl Shard {
             // One operation may want more values at once than the cache holds.
             let operation = self.progress.as_ref().map(batch::Progress::operation);
             if operation != self.held_for {
-                self.store.release_held();
+                self.store.release_held(Holder::Wave);
                 self.held_for = operation;
             }
             if let Step::Need(need) = &step {
-                self.store.hold(need);
+                self.store.hold(Holder::Wave, need);
                 self.look_ahead(request);
             }
         }
@@ -215,6 +216,17 @@ impl Shard {
         self.store.take_hints()
     }
 
+    /// Keeps what `need` names in memory, once it is brought, until [`Shard::release_held`]: for a request beside
+    /// those of waves that needs again what was loaded for it. The caches hold less than it needs at once.
+    pub fn hold(&mut self, need: &Need) {
+        self.store.hold(Holder::Favoured, need);
+    }
+
+    /// Leaves to the caches what was held by [`Shard::hold`].
+    pub fn release_held(&mut self) {
+        self.store.release_held(Holder::Favoured);
+    }
+
     /// Takes what the shell brings for `need`: the bytes of [`Shard::read_of`]. What was only declared
     /// missing by the test mode comes without.
     ///
@@ -222,6 +234,14 @@ impl Shard {
     /// The bytes are not what stands there.
     pub fn load(&mut self, need: &Need, bytes: Option<Bytes>) -> Result<(), LoadError> {
         self.store.load(need, bytes)
+    }
+
+    /// As [`Shard::load`] with the [`ReadRequest::passing`] bytes alone.
+    ///
+    /// # Errors
+    /// The bytes are not what stands there.
+    pub fn load_passing(&mut self, need: &Need, bytes: Bytes) -> Result<(), LoadError> {
+        self.store.load_passing(need, bytes)
     }
 
     /// What to tell whoever asked for bytes that [`Shard::load`] refused: file, offset and what is wrong.

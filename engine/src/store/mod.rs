@@ -30,7 +30,7 @@ pub use types::{
 };
 
 use crate::compaction::{Collector, Pass, Scrubber};
-use crate::events::EventLog;
+use crate::events::{EventLog, Holder};
 use crate::image::{Attachment, Dirty, Frozen, Image, ReadRequest, ShardEvent};
 use crate::page::{BLOCK_BYTES, PAGE_BYTES, Page, PageError, PageKind, PageRef, Swip};
 use crate::revision::Revision;
@@ -266,6 +266,7 @@ impl Store {
                 file: self.page_file(),
                 offset: reference.address * BLOCK_BYTES as u64,
                 len: u64::from(reference.blocks) * BLOCK_BYTES as u64,
+                passing: None,
             },
             Need::Bytes {
                 segment, offset, ..
@@ -278,7 +279,13 @@ impl Store {
                 let start = u64::from(*offset / BLOCK_BYTES as u32 * BLOCK_BYTES as u32);
                 let read = self.log.read_of(need);
                 let (file, offset, len) = read.unwrap_or((nothing, start, BLOCK_BYTES as u64));
-                ReadRequest { file, offset, len }
+                let passing = read.and_then(|_| self.log.passing_bytes_of(need));
+                ReadRequest {
+                    file,
+                    offset,
+                    len,
+                    passing,
+                }
             }
         }
     }
@@ -302,14 +309,14 @@ impl Store {
         FileName::Pages { shard: self.shard }
     }
 
-    /// Keeps the record that `need` names, once it is brought, until [`Store::release_held`].
-    pub(crate) fn hold(&mut self, need: &Need) {
-        self.log.hold(need);
+    /// Keeps what `need` names for `holder`, once it is brought, until [`Store::release_held`].
+    pub(crate) fn hold(&mut self, holder: Holder, need: &Need) {
+        self.log.hold(holder, need);
     }
 
-    /// Leaves what was held to the caches.
-    pub(crate) fn release_held(&mut self) {
-        self.log.release_held();
+    /// Leaves what `holder` held to the caches.
+    pub(crate) fn release_held(&mut self, holder: Holder) {
+        self.log.release_held(holder);
     }
 
     /// Takes what the shell brings for `need`: the bytes of [`Store::read_of`]. What was only declared
@@ -324,6 +331,14 @@ impl Store {
             Need::Page(reference) => self.load_page(reference, bytes),
             Need::Bytes { .. } => self.log.load(need, bytes),
         }
+    }
+
+    /// Takes the [`ReadRequest::passing`] bytes that the shell has read for `need`, and only those.
+    ///
+    /// # Errors
+    /// The bytes are not what stands there.
+    pub fn load_passing(&mut self, need: &Need, bytes: Bytes) -> Result<(), LoadError> {
+        self.log.load_passing(need, bytes)
     }
 
     fn load_page(&mut self, reference: PageRef, bytes: Option<Bytes>) -> Result<(), LoadError> {

@@ -398,11 +398,14 @@ fn find_in_runs(page: &Page, at: i64) -> Option<Entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::events::Holder;
     use crate::events::tests::Files;
     use crate::revision::Revision;
     use crate::store::{Counted, EventQuery, LoadError, StoreConfig};
 
     const KEYS: i64 = 600;
+    /// With the key and the header a multiple of 8: then the record, which is not padded, is its piece.
+    const LARGE_BYTES: usize = 20_005;
 
     fn key(index: i64) -> String {
         format!("/registry/pods/{:04}", index * 7919 % KEYS)
@@ -558,6 +561,60 @@ mod tests {
             store.value_of(&version)
         });
         assert_eq!(right, Ok(Bytes::from(value(version.modified.main))));
+    }
+
+    /// Reads the last of two changes of one key with the value before it; both are pieces of their own, and the
+    /// memory holds neither. Answers the rounds of loads, if it comes to its end within a hundred.
+    fn change_and_former_value(holds: bool) -> Option<u64> {
+        let mut store = Store::new(StoreConfig {
+            piece_bytes: 8192,
+            tail_bytes_max: 0,
+            value_cache_bytes: 0,
+            ..StoreConfig::new(3, 77)
+        });
+        for main in 2..4 {
+            let revision = Revision { main, sub: 0 };
+            let put = store.put(revision, b"key", &[main as u8; LARGE_BYTES], LeaseId::NONE);
+            assert!(matches!(put, Step::Ready(_)));
+        }
+        let mut files = Files::new();
+        store.log.freeze();
+        files.drain(&mut store.log);
+        let query = EventQuery {
+            from: 3,
+            to: 3,
+            ranges: None,
+            prev_kv: true,
+            bytes_max: 1,
+        };
+        let mut loaded = std::collections::BTreeSet::new();
+        for round in 0..100 {
+            let need = match store.events(&query) {
+                Step::Ready(chunk) => {
+                    let event = chunk.events.first().expect("an event");
+                    let former = event.prev_kv.as_ref().expect("a value before it");
+                    assert_eq!(event.kv.value, vec![3; LARGE_BYTES]);
+                    assert_eq!(former.value, vec![2; LARGE_BYTES]);
+                    store.release_held(Holder::Favoured);
+                    let most = 2 * 25_000;
+                    assert!(store.event_memory_bytes() < most, "it was let go of");
+                    return Some(round);
+                }
+                Step::Need(need) => need,
+            };
+            if holds && !loaded.insert(need) {
+                store.hold(Holder::Favoured, &need);
+            }
+            files.load(&mut store.log, &need).expect("undamaged");
+        }
+        None
+    }
+
+    #[test]
+    fn a_step_that_needs_more_than_the_memory_ends_if_it_is_held() {
+        assert_eq!(change_and_former_value(false), None);
+        let rounds = change_and_former_value(true).expect("an end");
+        assert!(rounds <= 6, "{rounds} rounds");
     }
 
     fn count(store: &mut Store, files: &Files, range: &KeyRange, at: i64) -> i64 {

@@ -12,6 +12,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use engine::image::{PassingBytes, ReadRequest};
 use reactor::{AlignedBuffer, Class, DetachedFile, File, OpenOptions, World, WriteError};
 use wal::io::{Directory, FileName, IoFailure, IoId, IoOperation, IoOutput, IoRequest, Priority};
 
@@ -45,6 +47,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     files: BTreeMap<FileName, File>,
+    /// Those of them that were opened once more, for reads through the kernel's cache.
+    passing: BTreeMap<FileName, File>,
     /// Requests that are started or wait; an id that is neither here nor in `failed` has succeeded.
     outstanding: BTreeSet<IoId>,
     failed: BTreeSet<IoId>,
@@ -283,6 +287,60 @@ impl Disk {
         file.read_at(len as usize, offset).await.map_err(failure)
     }
 
+    /// Reads the bytes that a large scan wants, through the kernel's cache: a scan reads in an order in which
+    /// the disk is slow, and nothing of it stays in this process.
+    ///
+    /// # Errors
+    /// As for [`IoOperation::Read`].
+    pub async fn read_passing(
+        &self,
+        request: &ReadRequest,
+        wanted: PassingBytes,
+    ) -> Result<Bytes, IoFailure> {
+        let start = request.offset + u64::from(wanted.skip);
+        let len = wanted.len as usize;
+        let (file, offset, around) = match self.passing_file(&request.file).await? {
+            Some(file) => (file, start, len),
+            None => {
+                let file = self.file(&request.file)?;
+                (file, request.offset, request.len as usize)
+            }
+        };
+        let world = &self.0.world;
+        let buffer = file.read_into(world.buffer(around), offset).await;
+        let buffer = buffer.map_err(failure)?;
+        let from = (start - offset) as usize;
+        let to = (from + len).min(buffer.len());
+        let bytes = Bytes::copy_from_slice(&buffer[from.min(to)..to]);
+        world.recycle(buffer);
+        Ok(bytes)
+    }
+
+    /// The file as one whose reads go through the kernel's cache. None if it cannot be had, for lack of
+    /// descriptors perhaps.
+    async fn passing_file(&self, name: &FileName) -> Result<Option<File>, IoFailure> {
+        let file = self.file(name)?;
+        if !file.is_direct() {
+            return Ok(Some(file));
+        }
+        if let Some(file) = self.0.state.borrow().passing.get(name) {
+            return Ok(Some(file.clone()));
+        }
+        let options = OpenOptions {
+            read: true,
+            ..OpenOptions::default()
+        };
+        let Ok(opened) = self.0.world.open(&self.path(name), options).await else {
+            return Ok(None);
+        };
+        let mut state = self.0.state.borrow_mut();
+        let is_open = state.files.contains_key(name);
+        if is_open {
+            state.passing.entry(*name).or_insert(opened.clone());
+        }
+        Ok(is_open.then_some(opened))
+    }
+
     fn file(&self, name: &FileName) -> Result<File, IoFailure> {
         self.0
             .state
@@ -353,7 +411,7 @@ impl Disk {
             }
             IoOperation::Rename { from, to } => self.rename(from, to).await,
             IoOperation::Delete { file } => {
-                self.0.state.borrow_mut().files.remove(&file);
+                self.forget(&file);
                 world
                     .remove_file(&self.path(&file))
                     .await
@@ -361,6 +419,12 @@ impl Disk {
                 Ok(IoOutput::None)
             }
         }
+    }
+
+    fn forget(&self, file: &FileName) {
+        let mut state = self.0.state.borrow_mut();
+        state.files.remove(file);
+        state.passing.remove(file);
     }
 
     fn buffer_of(&self, data: &[u8]) -> AlignedBuffer {
@@ -393,6 +457,9 @@ impl Disk {
     /// Takes the files of `shard` from this core, with their locks. Nothing if one of them is in use.
     pub fn detach(&self, shard: u16) -> Option<Vec<(FileName, DetachedFile)>> {
         let mut state = self.0.state.borrow_mut();
+        // The next core opens its own.
+        let stays = |name: &FileName, _: &mut File| name.directory() != Directory::Shard(shard);
+        state.passing.retain(stays);
         let of_shard = |name: &&FileName| name.directory() == Directory::Shard(shard);
         let names: Vec<FileName> = state.files.keys().filter(of_shard).copied().collect();
         let mut detached = Vec::new();
@@ -444,6 +511,7 @@ impl Disk {
             .await
             .map_err(failure)?;
         let mut state = self.0.state.borrow_mut();
+        state.passing.remove(&from);
         if let Some(file) = state.files.remove(&from) {
             state.files.insert(to, file);
         }

@@ -23,7 +23,7 @@ use prost::Message;
 use reactor::sim::{Simulation, SimulationOptions, Step};
 use reactor::{Address, Class, World};
 use ringd::log::Logger;
-use ringd::node::Node;
+use ringd::node::{Node, NodeOptions};
 use ringd::services::EtcdService;
 
 const WATCHERS: i64 = 40;
@@ -32,9 +32,13 @@ const KEY: &[u8] = b"watched";
 const VALUE_BYTES: usize = 100;
 
 async fn put(node: &Node, number: i64) {
+    put_of(node, number, VALUE_BYTES).await;
+}
+
+async fn put_of(node: &Node, number: i64, value_bytes: usize) {
     let put = Put {
         key: Bytes::from_static(KEY),
-        value: Bytes::from(vec![number as u8; VALUE_BYTES]),
+        value: Bytes::from(vec![number as u8; value_bytes]),
         lease: LeaseId::NONE,
         prev_kv: false,
         ignore_value: false,
@@ -46,11 +50,18 @@ async fn put(node: &Node, number: i64) {
 
 /// A member with its client API, and a client of it in the same world.
 fn run<F: Future<Output = ()> + 'static>(client: impl FnOnce(World, Node) -> F + 'static) {
+    run_with(small(), client);
+}
+
+fn run_with<F: Future<Output = ()> + 'static>(
+    options: NodeOptions,
+    client: impl FnOnce(World, Node) -> F + 'static,
+) {
     let mut simulation = Simulation::new(1, SimulationOptions::calm());
     let host = simulation.add_host("member");
     let core = simulation.start_core(host, |world| async move {
         let logger = Rc::new(Logger::with(|_| {}));
-        let node = Node::open(world.clone(), small(), logger).await;
+        let node = Node::open(world.clone(), options, logger).await;
         let node = node.unwrap_or_else(|error| panic!("{error}"));
         node.ready().await.expect("ready");
         client(world, node).await;
@@ -261,4 +272,50 @@ fn a_cancelled_watcher_is_shown_nothing_after_the_answer_that_ends_it() {
             assert_eq!(shown.len() as i64, WATCHERS - 2);
         });
     }
+}
+
+#[test]
+fn history_is_shown_with_a_memory_that_holds_no_two_values() {
+    // With the key and the header of its record a multiple of 8: so the record is not padded, and is its piece.
+    const LARGE_BYTES: usize = 20_001;
+    const WATCHERS_BEHIND: i64 = 3;
+    let mut options = small();
+    options.checkpoints.requests = 2;
+    options.store.piece_bytes = 8 << 10;
+    options.store.segment_bytes_first = 64 << 10;
+    options.store.tail_bytes_max = 0;
+    options.store.value_cache_bytes = 0;
+    run_with(options, |world, node| async move {
+        for number in 0..10 {
+            put_of(&node, number, LARGE_BYTES).await;
+        }
+        let end = node.applied().revision + 1;
+        // The last of them are written, and leave.
+        world.sleep(Duration::from_secs(5)).await;
+        let mut client = Client::open(&world, &node, 1 << 20).await;
+        let first = end - 9;
+        for watch_id in 1..=WATCHERS_BEHIND {
+            client.send(RequestUnion::CreateRequest(WatchCreateRequest {
+                key: Bytes::from_static(KEY),
+                watch_id,
+                start_revision: first,
+                prev_kv: true,
+                ..WatchCreateRequest::default()
+            }));
+        }
+        let mut shown: BTreeMap<_, _> = (1..=WATCHERS_BEHIND).map(|id| (id, first)).collect();
+        while missing(&shown, end) > 0 {
+            let answer = client.next().await;
+            let next = shown.get_mut(&answer.watch_id).expect("a live watcher");
+            for event in &answer.events {
+                let kv = event.kv.as_ref().expect("a key-value");
+                let former = event.prev_kv.as_ref().expect("the value before it");
+                assert_eq!(kv.mod_revision, *next);
+                let number = (10 - (end - *next)) as u8;
+                assert_eq!(kv.value, vec![number; LARGE_BYTES]);
+                assert_eq!(former.value, vec![number - 1; LARGE_BYTES]);
+                *next += 1;
+            }
+        }
+    });
 }

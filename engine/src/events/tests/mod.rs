@@ -10,6 +10,7 @@ use diskio::{FileName, IoFailure, IoIds, IoOperation, IoRequest, Machine, Reques
 
 use super::*;
 use crate::command::LeaseId;
+use crate::image::PassingBytes;
 use crate::store::LoadError;
 
 const SALT: u64 = 77;
@@ -87,7 +88,15 @@ impl Files {
             let end = ((offset + len) as usize).min(bytes.len());
             Bytes::copy_from_slice(&bytes[start..end])
         });
-        log.load(need, bytes)
+        // What is for a scan comes alone.
+        match (log.passing_bytes_of(need), bytes) {
+            (Some(PassingBytes { skip, len }), Some(bytes)) => {
+                let start = (skip as usize).min(bytes.len());
+                let end = (start + len as usize).min(bytes.len());
+                log.load_passing(need, bytes.slice(start..end))
+            }
+            (_, bytes) => log.load(need, bytes),
+        }
     }
 
     /// Repeats `call` until it answers, loading what it needs.

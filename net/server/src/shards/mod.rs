@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use engine::image::{ReadRequest, ShardEvent};
+use engine::image::ShardEvent;
 use engine::shard::{Damage, Shard, ShardReply, ShardRequest};
 use engine::step::{Need, Step};
 use reactor::{Class, World};
@@ -404,9 +404,8 @@ impl Shards {
                 }
             }
             Step::Need(need) => {
-                // It was there and is gone again: the cache is too small for all who read now.
-                if read.loaded.contains(&need) && host.favoured.is_none() {
-                    host.favoured = Some(Waiter::Read(ticket));
+                if read.loaded.contains(&need) {
+                    host.favour(Waiter::Read(ticket), &need);
                 }
                 self.want_with_hints(shard, host, need, Waiter::Read(ticket));
             }
@@ -477,22 +476,37 @@ impl Shards {
                 let mut host = shards.busy_host(shard);
                 return shards.loaded(shard, &mut host, need, None);
             }
-            let ReadRequest { file, offset, len } = read;
-            let bytes = shards.disk.read(&file, offset, len).await;
-            let mut host = shards.busy_host(shard);
-            let damage = match bytes {
-                Ok(bytes) => {
-                    let loaded = host.shard.load(&need, Some(Bytes::from(bytes)));
-                    loaded.err().map(|error| host.shard.damage(&error))
+            // What was refused once is read from the disk itself: the kernel may have kept what was wrong.
+            let passing = read.passing.filter(|_| !shards.is_suspect(shard, &need));
+            let bytes = match passing {
+                Some(wanted) => shards.disk.read_passing(&read, wanted).await,
+                None => {
+                    let bytes = shards.disk.read(&read.file, read.offset, read.len).await;
+                    bytes.map(Bytes::from)
                 }
+            };
+            let mut host = shards.busy_host(shard);
+            let loaded = bytes.map(|bytes| match passing {
+                Some(_) => host.shard.load_passing(&need, bytes),
+                None => host.shard.load(&need, Some(bytes)),
+            });
+            let damage = match loaded {
+                Ok(loaded) => loaded.err().map(|error| host.shard.damage(&error)),
                 Err(failure) => Some(Damage {
-                    file: file.path(),
-                    offset,
-                    what: format!("reading {len} bytes failed: {failure}"),
+                    file: read.file.path(),
+                    offset: read.offset,
+                    what: format!("reading {} bytes failed: {failure}", read.len),
                 }),
             };
             shards.loaded(shard, &mut host, need, damage.as_ref());
         }));
+    }
+
+    /// Whether somebody who waits for `need` has met damage there.
+    fn is_suspect(&self, shard: u16, need: &Need) -> bool {
+        let host = self.busy_host(shard);
+        let mut waiters = host.loads.get(need).into_iter().flatten();
+        waiters.any(|waiter| host.is_damaged_again(*waiter, *need))
     }
 
     /// Test mode: whether `need` was for a record in memory; the shard then has it again.
@@ -686,10 +700,26 @@ impl Host {
         })
     }
 
-    fn end_read(&mut self, ticket: u64) -> Option<WaitingRead> {
-        if self.favoured == Some(Waiter::Read(ticket)) {
-            self.favoured = None;
+    /// `need` was loaded for `waiter`, and is gone again: the caches are too small for all who read now, or for
+    /// `waiter` alone. So it is favoured, if nobody is, and what it needs once more stays.
+    fn favour(&mut self, waiter: Waiter, need: &Need) {
+        if *self.favoured.get_or_insert(waiter) == waiter {
+            self.shard.hold(need);
         }
+    }
+
+    /// `waiter` is through; answers whether it was favoured.
+    fn unfavour(&mut self, waiter: Waiter) -> bool {
+        let was = self.favoured == Some(waiter);
+        if was {
+            self.favoured = None;
+            self.shard.release_held();
+        }
+        was
+    }
+
+    fn end_read(&mut self, ticket: u64) -> Option<WaitingRead> {
+        self.unfavour(Waiter::Read(ticket));
         self.reads.remove(&ticket)
     }
 

@@ -109,7 +109,9 @@ impl Shards {
         target: &ScrubTarget,
         read: &ReadRequest,
     ) -> Option<Damage> {
-        let ReadRequest { file, offset, len } = read;
+        let ReadRequest {
+            file, offset, len, ..
+        } = read;
         match self.disk.read(file, *offset, *len).await {
             Ok(bytes) => {
                 let mut host = self.busy_host(shard);

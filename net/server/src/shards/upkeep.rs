@@ -141,8 +141,7 @@ impl Shards {
         let percent = if passing { 0 } else { host.upkeep.percent };
         let need = match host.shard.maintain(percent) {
             Step::Ready(done) => {
-                if host.favoured == Some(Waiter::Upkeep) {
-                    host.favoured = None;
+                if host.unfavour(Waiter::Upkeep) {
                     self.start_queued(shard, host);
                 }
                 return host.upkeep.done(done, passing);
@@ -150,9 +149,8 @@ impl Shards {
             Step::Need(need) => need,
         };
         host.upkeep.waits = true;
-        // It was there and is gone again, as for reads.
-        if host.upkeep.has_loaded(&need) && host.favoured.is_none() {
-            host.favoured = Some(Waiter::Upkeep);
+        if host.upkeep.has_loaded(&need) {
+            host.favour(Waiter::Upkeep, &need);
         }
         self.want_with_hints(shard, host, need, Waiter::Upkeep);
         Upkept::Waiting
@@ -160,8 +158,7 @@ impl Shards {
 
     /// The upkeep does not go on before the shard has left: nobody is to wait for it.
     pub(super) fn step_back(self: &Rc<Self>, shard: u16, host: &mut Host) {
-        if host.favoured == Some(Waiter::Upkeep) && !host.upkeep.waits {
-            host.favoured = None;
+        if !host.upkeep.waits && host.unfavour(Waiter::Upkeep) {
             self.start_queued(shard, host);
         }
     }
@@ -176,9 +173,7 @@ impl Shards {
         host.shard.maintain_without(need);
         host.upkeep.waits = false;
         host.upkeep.did_something();
-        if host.favoured == Some(Waiter::Upkeep) {
-            host.favoured = None;
-        }
+        host.unfavour(Waiter::Upkeep);
         self.upkeep_damage.borrow_mut().push(damage.clone());
         self.upkeep.raise();
     }
