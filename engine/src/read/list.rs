@@ -90,6 +90,8 @@ pub struct ListRead {
     piece_bytes: usize,
     lanes: Vec<Lane>,
     merged: Vec<Listed>,
+    /// Of an outline: the last key of the answer so far.
+    last: Option<Bytes>,
     scanned: i64,
     count: i64,
     refused: bool,
@@ -126,14 +128,23 @@ impl ListRead {
     }
 
     /// The walk over the first `keys` keys, with their values if the answer shows them.
+    ///
+    /// If [`last`](Self::last) of the outline is known, nothing behind that key is looked at, whatever became of
+    /// the values there. Each shard alone would go on until it has `keys` keys.
     pub fn values(
         range: &Authorized<Range>,
         at: i64,
         pin: PinId,
         shards: u16,
         keys: usize,
+        last: Option<Bytes>,
     ) -> Self {
-        ListRead::over(range, at, pin, shards, keys, false)
+        let mut read = ListRead::over(range, at, pin, shards, keys, false);
+        if let Some(last) = last {
+            let behind = [last.as_ref(), &[0]].concat();
+            read.range.range.end = End::Before(Bytes::from(behind));
+        }
+        read
     }
 
     fn over(
@@ -165,6 +176,7 @@ impl ListRead {
             piece_bytes: (PIECES_BYTES / shards.max(1)).clamp(PIECE_BYTES_MIN, PIECE_BYTES_MAX),
             lanes: (0..shards).map(lane).collect(),
             merged: Vec::new(),
+            last: None,
             scanned: 0,
             count: 0,
             refused: false,
@@ -252,6 +264,7 @@ impl ListRead {
 
     /// Moves keys into `merged` as long as the smallest one is certain.
     fn merge(&mut self) {
+        let limit = limit_of(&self.range).unwrap_or(0);
         while self.passed < self.wanted {
             let lanes = self.lanes.iter();
             let firsts =
@@ -261,7 +274,15 @@ impl ListRead {
             };
             self.merged.extend(self.lanes[index].pop());
             self.passed += 1;
+            if self.outline && self.passed <= limit {
+                self.last = self.merged.last().map(|listed| listed.kv.key.clone());
+            }
         }
+    }
+
+    /// Of an outline: the last key that the answer shows if it has a limit and is in key order.
+    pub fn last(&self) -> Option<Bytes> {
+        self.last.clone()
     }
 
     /// What was merged since the last call.

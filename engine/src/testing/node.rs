@@ -455,8 +455,8 @@ impl Node {
 
     fn end_stage(&mut self, list: &mut List) -> Result<Option<RangeReply>, CommandError> {
         let (range, shards) = (&list.range, self.coordinator.shards());
-        let end = match &list.stage {
-            ListStage::Outline(read) => read.finish()?,
+        let (end, last) = match &list.stage {
+            ListStage::Outline(read) => (read.finish()?, read.last()),
             ListStage::Values(read, _) if read.is_overtaken() => {
                 return Err(CommandError::Compacted);
             }
@@ -490,7 +490,7 @@ impl Node {
                 ListValues::Outline(read)
             }
             _ => {
-                let read = ListRead::values(range, list.at, list.pin, shards, end.keys);
+                let read = ListRead::values(range, list.at, list.pin, shards, end.keys, last);
                 ListValues::Keys(read)
             }
         };

@@ -13,10 +13,10 @@ use engine::key::{End, KeyRange};
 use grpc::mapping::list::{list_end, list_head, list_piece, listed_len};
 use grpc::mapping::{Header, encode_reply};
 use member::{answer, small};
-use reactor::World;
 use reactor::sim::{Simulation, SimulationOptions, Step};
+use reactor::{Class, World};
 use ringd::log::Logger;
-use ringd::node::{List, Node, NodeOptions, Ranged, WriteError};
+use ringd::node::{LISTS_MAX, List, Node, NodeOptions, Ranged, WriteError};
 
 const KEYS: u64 = 300;
 
@@ -255,5 +255,32 @@ fn a_list_that_takes_too_long_is_overtaken() {
             last = body.next().await;
         }
         assert_eq!(last, compacted);
+    });
+}
+
+#[test]
+fn a_list_too_many_waits_until_one_is_over() {
+    run(|world, node| async move {
+        fill(&node, &world, 3000).await;
+        let mut lists = Vec::new();
+        for _ in 0..LISTS_MAX {
+            lists.push(node.list(authorized(everything())).await.expect("begun"));
+        }
+        let further = node.clone();
+        let waiting = world.spawn_joinable(Class::Request, async move {
+            let list = further.list(authorized(everything())).await.expect("begun");
+            encoded(list).await.expect("read")
+        });
+        // Somebody who waits may go away.
+        let given_up = node.list(authorized(everything()));
+        let given_up = world.timeout(Duration::from_secs(5), given_up).await;
+        assert!(given_up.is_err());
+        assert_eq!(node.pins(), LISTS_MAX);
+        lists.pop();
+        let expected = encoded(lists.pop().expect("a list")).await.expect("read");
+        assert_eq!(waiting.await, Some(expected));
+        drop(lists);
+        world.sleep(Duration::from_secs(1)).await;
+        assert_eq!(node.pins(), 0);
     });
 }

@@ -9,8 +9,9 @@ mod member;
 use std::time::Duration;
 
 use bytes::Bytes;
+use engine::auth::{AuthorizedOperation, Identity as Caller, Policy, authorize};
 use engine::command::*;
-use engine::key::KeyRange;
+use engine::key::{End, KeyRange};
 use life::run_to_end;
 use lines::{Lines, matching, open};
 use member::{answer, small};
@@ -226,4 +227,51 @@ fn a_scrub_beside_checkpoints_collections_and_evictions_raises_no_false_alarm() 
         rounds += matching(lines, "scrub ends").len();
     }
     assert!(rounds >= 6, "{rounds} rounds");
+}
+
+/// The keys of a list of the first `limit` keys.
+async fn listed(node: &Node, limit: usize) -> Result<Vec<Bytes>, WriteError> {
+    let mut range = Range::all(KeyRange {
+        start: Bytes::from_static(b"\0"),
+        end: End::Unbounded,
+    });
+    range.limit = limit as i64;
+    let authorized = authorize(Operation::Range(range), &Caller::Member, &Policy::Disabled);
+    let AuthorizedOperation::Range(range) = authorized.expect("allowed").split() else {
+        unreachable!("a range stays a range")
+    };
+    let mut list = node.list(range).await?;
+    let end = list.outline(|_| {}).await?;
+    let mut body = list.values(end.keys);
+    let mut keys = Vec::new();
+    while let Some(piece) = body.next().await? {
+        keys.extend(piece.into_iter().map(|listed| listed.kv.key));
+    }
+    Ok(keys)
+}
+
+#[test]
+fn a_limited_list_does_not_meet_damage_behind_its_last_key() {
+    let mut machine = Machine::filled();
+    machine.flip("/data/shard-01/0000000000000001.events", 8192);
+    machine.live(move |world, lines| async move {
+        let node = open(&world, &options(), &lines).await;
+        let mut keys: Vec<(Bytes, usize)> = (0..KEYS).map(|number| (key(number), number)).collect();
+        keys.sort();
+        let mut place = None;
+        for (at, (_, number)) in keys.iter().enumerate() {
+            if read(&node, *number).await.is_err() {
+                place = Some(at);
+            }
+        }
+        let place = place.expect("one value is damaged");
+        assert!(place > 4, "there is little before it");
+        for limit in [1, 2, place / 2, place - 1, place] {
+            let expected: Vec<Bytes> = keys[..limit].iter().map(|(key, _)| key.clone()).collect();
+            let found = listed(&node, limit).await;
+            assert_eq!(found, Ok(expected), "limit {limit}, damage at {place}");
+        }
+        let met = listed(&node, place + 1).await;
+        assert!(matches!(met, Err(WriteError::Damaged(_))), "{met:?}");
+    });
 }

@@ -9,22 +9,26 @@ use std::future::{Future, poll_fn};
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use engine::auth::Authorized;
 use engine::command::{CommandError, Range};
 use engine::read::{
     ListEnd, ListOrder, ListRead, ListValues, Listed, OutlineRead, resolve_revision, sort_outline,
 };
 use engine::shard::{PinId, ShardReply, ShardRequest};
-use reactor::Timestamp;
+use reactor::{Class, Timestamp};
 
 use super::leases::wait_for;
 use super::{Answer, Header, Node, State, WriteError};
-use crate::local::Flag;
+use crate::local::{Changed, Flag, one_shot};
 
-/// Answers with more bytes of keys and values than this are not held in memory.
-const WHOLE_BYTES_MAX: usize = 1 << 20;
+/// Answers with more bytes of keys and values than this are not held in memory, by default.
+pub(super) const WHOLE_BYTES_MAX: usize = 1 << 20;
 /// A list that takes longer may be overtaken by a compaction.
 const PIN_TIME_MAX: Duration = Duration::from_secs(10 * 60);
+/// Lists of a core that hold a revision at the same time. Further ones wait, without an error as they would in etcd:
+/// each takes about two MiB. The pins of 16 cores fit into a shard.
+pub const LISTS_MAX: usize = 64;
 /// Requests of one list under way.
 const ASKED_MAX: usize = 64;
 /// Bits of a pin's number that count; above them stands the core.
@@ -41,6 +45,8 @@ pub(super) struct Lists {
     /// Pins that the shards still have.
     released: RefCell<Vec<PinId>>,
     work: Flag,
+    /// Notified when a further list may begin.
+    room: Changed,
 }
 
 /// A pinned revision; let go when dropped.
@@ -57,7 +63,21 @@ impl Lists {
             pins: RefCell::default(),
             released: RefCell::default(),
             work: Flag::default(),
+            room: Changed::default(),
         }
+    }
+}
+
+impl Pin {
+    async fn ask_shards(self, at: i64) -> Result<Option<Pin>, WriteError> {
+        let (node, id) = (&self.node, self.id);
+        for shard in 0..node.0.shards.count() {
+            let reply = node.ask(shard, ShardRequest::Pin { id, at }).await?;
+            if let ShardReply::Refused = reply {
+                return Ok(None);
+            }
+        }
+        Ok(Some(self))
     }
 }
 
@@ -67,6 +87,7 @@ impl Drop for Pin {
         if lists.pins.borrow_mut().remove(&self.id).is_some() {
             lists.released.borrow_mut().push(self.id);
             lists.work.raise();
+            lists.room.notify();
         }
     }
 }
@@ -88,6 +109,8 @@ pub struct List {
     pin: Pin,
     /// The sorted outline, where the answer is not in key order.
     outline: Vec<Listed>,
+    /// The last key of an answer that its limit cuts, once the outline is known.
+    last: Option<Bytes>,
 }
 
 /// The values of a list.
@@ -105,7 +128,7 @@ impl Node {
     pub async fn range_or_list(&self, range: Authorized<Range>) -> Result<Ranged, WriteError> {
         self.note_request();
         let bytes_max = match ListOrder::of(&range) {
-            Some(_) => WHOLE_BYTES_MAX,
+            Some(_) => self.0.options.whole_bytes_max,
             None => usize::MAX,
         };
         match self.range_up_to(&range, bytes_max).await? {
@@ -114,12 +137,15 @@ impl Node {
         }
     }
 
-    /// Begins a list, however small it is.
+    /// Begins a list, however small it is, once there is room for a further one.
     ///
     /// # Errors
     /// `Compacted`, `FutureRevision`, `Stopped`.
     pub async fn list(&self, range: Authorized<Range>) -> Result<List, WriteError> {
         loop {
+            let lists = &self.0.lists;
+            let has_room = || lists.pins.borrow().len() < LISTS_MAX;
+            lists.room.until(has_room).await;
             // Before the revision, which is then not below it.
             let compacted = self.compact_revision();
             let header = self.header();
@@ -133,6 +159,7 @@ impl Node {
                     header,
                     pin,
                     outline: Vec::new(),
+                    last: None,
                 });
             }
             // A compaction that is not visible yet was quicker, as for any range.
@@ -144,6 +171,9 @@ impl Node {
     }
 
     /// Pins `at` in all shards; none if one of them refuses reads there.
+    ///
+    /// A task of its own asks, and goes on if nobody waits for it any more: a pin is let go of only when no
+    /// request for it is under way. One that is overtaken by its release would stay.
     async fn pin(&self, at: i64) -> Result<Option<Pin>, WriteError> {
         let lists = &self.0.lists;
         let id = PinId(lists.last.get() + 1);
@@ -157,13 +187,11 @@ impl Node {
             // The end of its time is to be waited for.
             lists.work.raise();
         }
-        for shard in 0..self.0.shards.count() {
-            let reply = self.ask(shard, ShardRequest::Pin { id, at }).await?;
-            if let ShardReply::Refused = reply {
-                return Ok(None);
-            }
-        }
-        Ok(Some(pin))
+        let (responder, waiting) = one_shot();
+        drop(self.0.world.spawn(Class::Request, async move {
+            responder.answer(pin.ask_shards(at).await);
+        }));
+        waiting.await.ok_or(WriteError::Stopped)?
     }
 
     /// Pins that hold a revision now.
@@ -188,6 +216,7 @@ impl Node {
                 && is_late(oldest.get())
             {
                 lists.released.borrow_mut().push(oldest.remove_entry().0);
+                lists.room.notify();
             }
             for id in lists.released.take() {
                 for shard in 0..self.0.shards.count() {
@@ -233,6 +262,7 @@ impl List {
             keys += piece.len().min(limit - keys);
         }
         let end = read.finish().map_err(WriteError::Command)?;
+        self.last = read.last();
         sort_outline(&self.range, &mut self.outline);
         self.outline.iter().for_each(each);
         Ok(end)
@@ -244,8 +274,9 @@ impl List {
         let (at, pin) = (self.at, self.pin.id);
         let shards = self.node.0.shards.count();
         let outline = std::mem::take(&mut self.outline);
+        let last = self.last.take();
         let read = match outline.is_empty() {
-            true => ListValues::Keys(ListRead::values(&self.range, at, pin, shards, keys)),
+            true => ListValues::Keys(ListRead::values(&self.range, at, pin, shards, keys, last)),
             false => ListValues::Outline(OutlineRead::new(&self.range, at, pin, shards, outline)),
         };
         ListBody {

@@ -28,7 +28,7 @@ pub use checkpoints::{CheckpointOptions, CheckpointStatus};
 pub use hash::StoreHash;
 pub use home::Home;
 pub use leases::LeaseStatus;
-pub use lists::{List, ListBody, Ranged};
+pub use lists::{LISTS_MAX, List, ListBody, Ranged};
 pub use members::Member;
 pub(crate) use open::run_opening;
 pub use open::{NodeOptions, StartError, StoreSizes};

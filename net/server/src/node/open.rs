@@ -22,7 +22,7 @@ use super::checkpoints::{CheckpointOptions, CheckpointStatus, Checkpoints};
 use super::connections::Connections;
 use super::dispatch::Dispatch;
 use super::home::HomeParts;
-use super::lists::Lists;
+use super::lists::{Lists, WHOLE_BYTES_MAX};
 use super::moves::Moves;
 use super::scrub::Scrub;
 use super::sequencer::{Parts, Sequencer};
@@ -83,6 +83,8 @@ pub struct NodeOptions {
     pub auto_compaction: Option<AutoCompaction>,
     /// How long it takes to read everything once in search of damage; zero is never.
     pub scrub_interval: Duration,
+    /// Answers to ranges with more bytes of keys and values than this are not held in memory.
+    pub whole_bytes_max: usize,
     /// Declares pages and values missing, in tests.
     pub missing: Option<MissingHook>,
     /// Longest artificial load, in tests.
@@ -111,6 +113,7 @@ impl NodeOptions {
             placement: Placement::default(),
             auto_compaction: None,
             scrub_interval: Duration::ZERO,
+            whole_bytes_max: WHOLE_BYTES_MAX,
             missing: None,
             load_delay_max: Duration::ZERO,
         }

@@ -79,7 +79,7 @@ impl EtcdService {
         let Operation::Range(asked) = operation(Method::RangeStream, message, &self.limits)? else {
             unreachable!("a streamed range is a range")
         };
-        let (list, total) = self.counted_list(context, &asked).await?;
+        let (mut list, total) = self.counted_list(context, &asked).await?;
         let mut left = match asked.limit {
             limit if limit > 0 => limit.min(total),
             _ => total,
@@ -92,6 +92,10 @@ impl EtcdService {
             more: !asked.count_only && left < total,
             count: total,
         };
+        if end.more {
+            // So that nothing is read behind the last key.
+            list.outline(|_| {}).await.map_err(write_status)?;
+        }
         let mut body = list.values(left as usize);
         let mut piece = body.next().await.map_err(write_status)?;
         loop {
