@@ -160,6 +160,7 @@ impl Plan {
         let lives = length.crashes + random.below(4) as usize;
         let ends = draw_ends(random, lives, length.crashes, operations);
         let mut options = draw_options(random);
+        options.whole_bytes_max = draw_whole_bytes(seed);
         let cores = Cores::draw(seed);
         options.placement = cores.placement;
         Plan {
@@ -197,6 +198,12 @@ impl Plan {
     }
 }
 
+/// From which size on answers come in parts: a few bytes in half of the seeds.
+fn draw_whole_bytes(seed: u64) -> usize {
+    let mut random = Random::new(seed ^ 0x6c69_7374);
+    [0, 100, 2 << 10, 1 << 20, 1 << 20, 1 << 20][random.index(6)]
+}
+
 fn draw_store(random: &mut Random, options: &mut NodeOptions) {
     let checkpoints = &mut options.checkpoints;
     checkpoints.requests = [10, 40, 40, 150, 150, u64::MAX][random.index(6)];
@@ -210,8 +217,8 @@ fn draw_store(random: &mut Random, options: &mut NodeOptions) {
     store.segment_bytes_max = store.segment_bytes_first << random.below(3);
     store.piece_bytes = 4 << 10;
     store.tail_bytes_max = [0, 16 << 10, 1 << 20][random.index(3)];
-    // All records that a step of a read needs have to fit: of one revision, with the values before it.
-    store.value_cache_bytes = [128 << 10, 256 << 10, 1 << 20][random.index(3)];
+    // The smallest hold less than a step of a read needs.
+    store.value_cache_bytes = [0, 8 << 10, 128 << 10, 1 << 20][random.index(4)];
     // The tree of a shard has a handful of pages: a few of them leave, or none.
     store.page_cache_bytes = [512 << 10, 1 << 20, 16 << 20][random.index(3)];
     if random.below(3) == 0 {
