@@ -84,6 +84,9 @@ pub struct Published {
     pub applied: Applied,
     /// Requests of the entry.
     pub requests: u32,
+    /// What executing the entry again costs: one for each change of a key, and one for each request that changes
+    /// none.
+    pub operations: u64,
     /// One per request, in the order of the entry; none if nobody waits for them.
     pub outcomes: Vec<Outcome>,
     /// First main revision that became visible; nothing did if it is above `events_to`.
@@ -348,10 +351,14 @@ impl Coordinator {
         self.apply_hash = self.chain(&entry);
         let (lease_changes, alarms_changed) = self.meta.take_changes();
         let moved = self.meta.compacted != entry.compacted_before;
+        // Whoever changes something takes a revision.
+        let changing = (self.meta.revision - entry.revision_before) as u64;
+        let changeless = (entry.outcomes.len() as u64).saturating_sub(changing);
         self.outbox
             .push_back(CoordinatorOutput::Published(Published {
                 applied: self.applied,
                 requests: entry.outcomes.len() as u32,
+                operations: entry.tally.events + changeless,
                 outcomes: match unanswered {
                     true => Vec::new(),
                     false => entry.outcomes,

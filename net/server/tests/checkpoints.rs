@@ -28,7 +28,7 @@ fn budget() -> u64 {
 /// A small member with a checkpoint every few requests, little memory, and needs where there are none.
 fn checkpointing(seed: u64) -> NodeOptions {
     let mut options = small();
-    options.checkpoints.requests = 3 + seed % 3;
+    options.checkpoints.operations = 3 + seed % 3;
     options.store.segment_bytes_first = 8 << 10;
     options.store.segment_bytes_max = 32 << 10;
     options.store.piece_bytes = 4 << 10;

@@ -320,7 +320,7 @@ fn a_watcher_on_another_core_is_woken() {
 fn a_shard_moves_with_its_files_and_their_locks() {
     let mut machine = Machine::new(5);
     let mut options = options();
-    options.checkpoints.requests = 20;
+    options.checkpoints.operations = 20;
     machine.live(3, 1, &options, |world, nodes| async move {
         let home = nodes[0].home().expect("home");
         let path = Path::new("/data/shard-01/pages");
@@ -360,7 +360,7 @@ fn a_shard_moves_with_its_files_and_their_locks() {
 fn a_disk_that_fails_under_another_core_ends_the_member() {
     let mut machine = Machine::new(9);
     let mut options = options();
-    options.checkpoints.requests = 30;
+    options.checkpoints.operations = 30;
     options.placement = Placement::Spread;
     let fault = PlannedFault {
         operation: DiskOperation::Write,

@@ -22,7 +22,7 @@ const KEYS: u64 = 300;
 
 fn options() -> NodeOptions {
     let mut options = small();
-    options.checkpoints.requests = 200;
+    options.checkpoints.operations = 200;
     options.store.segment_bytes_first = 64 << 10;
     options.store.piece_bytes = 8 << 10;
     options.store.tail_bytes_max = 0;

@@ -25,7 +25,7 @@ const ROUND: Duration = Duration::from_secs(20);
 fn options() -> NodeOptions {
     let mut options = small();
     options.scrub_interval = ROUND;
-    options.checkpoints.requests = 150;
+    options.checkpoints.operations = 150;
     options.store.segment_bytes_first = 32 << 10;
     options.store.segment_bytes_max = 64 << 10;
     options.store.piece_bytes = 4 << 10;

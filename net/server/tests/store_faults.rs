@@ -26,7 +26,8 @@ const ENOSPC: i32 = 28;
 
 fn options() -> NodeOptions {
     let mut options = small();
-    options.checkpoints.requests = KEYS as u64;
+    // All keys; and two pages of each shard, which count as four operations each.
+    options.checkpoints.operations = KEYS as u64 + 4 * 2 * 4;
     options.store.segment_bytes_first = 64 << 10;
     options.store.piece_bytes = 4 << 10;
     options.store.tail_bytes_max = 0;
@@ -323,7 +324,7 @@ fn a_full_disk_of_the_log_raises_the_alarm_and_room_clears_it() {
         .simulation
         .start_core(machine.host, |world| async move {
             let mut options = options();
-            options.checkpoints.requests = u64::MAX;
+            options.checkpoints.operations = u64::MAX;
             let node = open(&world, &options).await;
             put(&node, 0, false).await.expect("written");
             *slot.borrow_mut() = Some(node);
@@ -377,7 +378,7 @@ fn a_failed_write_or_flush_of_a_shard_ends_the_member() {
 #[test]
 fn an_idle_member_makes_a_checkpoint() {
     let mut options = options();
-    options.checkpoints.requests = u64::MAX;
+    options.checkpoints.operations = u64::MAX;
     options.checkpoints.idle = Duration::from_secs(20);
     Machine::new().live(|world| async move {
         let node = open(&world, &options).await;
@@ -399,7 +400,7 @@ fn an_idle_member_makes_a_checkpoint() {
 fn a_clean_stop_makes_a_checkpoint_if_little_is_dirty() {
     for (most, expected) in [(16 << 20, true), (1, false), (0, false)] {
         let mut options = options();
-        options.checkpoints.requests = u64::MAX;
+        options.checkpoints.operations = u64::MAX;
         options.checkpoints.stop_dirty_bytes_max = most;
         let again = options.clone();
         let mut machine = Machine::new();

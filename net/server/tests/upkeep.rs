@@ -206,7 +206,7 @@ fn overwriting_with_a_compaction_now_and_then_keeps_the_directory_flat() {
 fn upkeep_leaves_damage_alone_and_says_where() {
     let mut machine = Machine::new();
     let mut settings = options();
-    settings.checkpoints.requests = 500;
+    settings.checkpoints.operations = 500;
     let life = settings.clone();
     machine.live(|world, lines| async move {
         let node = open(&world, &life, &lines).await;
@@ -305,7 +305,7 @@ fn the_alarm_goes_when_a_compaction_has_made_room() {
 fn the_hash_stays_through_compactions_and_restarts() {
     let refused = |error| Some(WriteError::Command(error));
     let mut settings = options();
-    settings.checkpoints.requests = 500;
+    settings.checkpoints.operations = 500;
     let again = settings.clone();
     let hash = Rc::new(RefCell::new(None));
     let slot = hash.clone();

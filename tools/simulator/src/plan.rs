@@ -206,7 +206,7 @@ fn draw_whole_bytes(seed: u64) -> usize {
 
 fn draw_store(random: &mut Random, options: &mut NodeOptions) {
     let checkpoints = &mut options.checkpoints;
-    checkpoints.requests = [10, 40, 40, 150, 150, u64::MAX][random.index(6)];
+    checkpoints.operations = [10, 40, 40, 150, 150, u64::MAX][random.index(6)];
     checkpoints.log_bytes = [4 << 10, 32 << 10, u64::MAX, u64::MAX][random.index(4)];
     checkpoints.dirty_percent = [10, 40][random.index(2)];
     checkpoints.idle = Duration::from_millis([100, 2_000, 600_000][random.index(3)]);

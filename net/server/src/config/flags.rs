@@ -522,7 +522,7 @@ pub const FLAGS: &[Flag] = &[
         "checkpoint-requests",
         Kind::Integer,
         "0",
-        "ringd, for tests: requests between two checkpoints; 0 is 300000",
+        "ringd, for tests: changes and changeless requests between two checkpoints; 0 is 250000",
     ),
     works(
         "checkpoint-log-bytes",

@@ -14,7 +14,7 @@ const PIECES_PER_SEGMENT: u32 = 8;
 /// What the flags say; `None` is the default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
-    /// Requests between two checkpoints.
+    /// Operations between two checkpoints.
     pub checkpoint_requests: Option<u64>,
     /// Bytes of entries between two checkpoints.
     pub checkpoint_log_bytes: Option<u64>,
@@ -63,7 +63,7 @@ impl Sizes {
     pub fn checkpoints(&self, memory_bytes: u64) -> CheckpointOptions {
         let options = CheckpointOptions::for_memory(memory_bytes);
         CheckpointOptions {
-            requests: self.checkpoint_requests.unwrap_or(options.requests),
+            operations: self.checkpoint_requests.unwrap_or(options.operations),
             log_bytes: self.checkpoint_log_bytes.unwrap_or(options.log_bytes),
             ..options
         }

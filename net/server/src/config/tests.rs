@@ -137,7 +137,7 @@ fn small_sizes_for_tests() {
     let memory_bytes = 64 << 30;
     let checkpoints = sizes.checkpoints(memory_bytes);
     assert_eq!(
-        (checkpoints.requests, checkpoints.log_bytes),
+        (checkpoints.operations, checkpoints.log_bytes),
         (300, 256 << 10)
     );
     let store = sizes.store(memory_bytes);

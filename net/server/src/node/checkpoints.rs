@@ -29,14 +29,18 @@ const _: () = assert!(SECTION_BYTES_MAX <= wal::superblock::SECTION_BYTES_MAX);
 /// Changes wait at 75 %: only a checkpoint lets them go on.
 const DIRTY_PERCENT_MAX: u64 = 60;
 
+/// A replay reads each page back that was changed, unless it is new, and a page counts as so many operations. It costs
+/// more, but each checkpoint that comes earlier writes pages again.
+const OPERATIONS_PER_PAGE: u64 = 4;
+
 /// However little memory there is, checkpoints are at least this many bytes of entries apart.
 const LOG_BYTES_MIN: u64 = 32 << 20;
 
 /// When a checkpoint begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckpointOptions {
-    /// This many requests after the last one.
-    pub requests: u64,
+    /// When executing again what came after the last one costs as much as so many operations on pages in memory.
+    pub operations: u64,
     /// This many bytes of entries after the last one.
     pub log_bytes: u64,
     /// When dirty pages take more than this part of a shard's page cache, in percent.
@@ -52,7 +56,7 @@ pub struct CheckpointOptions {
 impl Default for CheckpointOptions {
     fn default() -> Self {
         CheckpointOptions {
-            requests: 300_000,
+            operations: 250_000,
             log_bytes: 512 << 20,
             dirty_percent: 40,
             idle: Duration::from_secs(600),
@@ -73,12 +77,25 @@ impl CheckpointOptions {
         }
     }
 
-    /// Whether so much has gathered since the last checkpoint that another one is worth its writes.
-    fn is_due(&self, since: Volume, dirty: Dirty) -> bool {
-        since.requests >= self.requests
+    /// Whether so much has gathered since the last checkpoint that another one is worth its writes. `pages` of all
+    /// shards were changed; `fullest` is the shard with the most of them.
+    fn is_due(&self, since: Volume, pages: u64, fullest: Dirty) -> bool {
+        self.replay_cost(since.operations, pages) >= self.operations
             || since.bytes >= self.log_bytes
-            || dirty.dirty_bytes * 100
-                > dirty.cache_bytes * self.dirty_percent.min(DIRTY_PERCENT_MAX)
+            || self.fills_cache(fullest)
+    }
+
+    /// Whether changed pages take more of a cache than they should.
+    fn fills_cache(&self, dirty: Dirty) -> bool {
+        dirty.dirty_bytes * 100 > dirty.cache_bytes * self.dirty_percent.min(DIRTY_PERCENT_MAX)
+    }
+
+    /// What it costs to execute `operations` again that changed `pages`, in operations. Pages make up at most half
+    /// of what there may be: where each operation changes a page of its own, a checkpoint writes one for each, and
+    /// the shorter the distance the more of them are written.
+    fn replay_cost(&self, operations: u64, pages: u64) -> u64 {
+        let reads = pages.saturating_mul(OPERATIONS_PER_PAGE);
+        operations.saturating_add(reads.min(self.operations / 2))
     }
 }
 
@@ -142,11 +159,12 @@ impl Home {
         }
         let since = self.volume_since_checkpoint();
         let options = &self.0.options.checkpoints;
-        let dirty = self.0.board.fullest(self.0.shards.count());
+        let fullest = self.0.board.fullest(self.0.shards.count());
+        let pages = self.dirty().dirty_bytes / PAGE_BYTES as u64;
         if self.dirty_is_due() {
             // Upkeep changes pages too, on a member that takes no requests.
             self.begin_checkpoint_at_any_index();
-        } else if since.requests > 0 && options.is_due(since, dirty) {
+        } else if since.requests > 0 && options.is_due(since, pages, fullest) {
             self.begin_checkpoint();
         }
     }
@@ -156,6 +174,7 @@ impl Home {
         let then = self.parts.checkpoints.frozen_at.get();
         Volume {
             requests: now.requests - then.requests,
+            operations: now.operations - then.operations,
             bytes: now.bytes - then.bytes,
         }
     }
@@ -416,7 +435,7 @@ impl Node {
     pub(super) fn dirty_is_due(&self) -> bool {
         let dirty = self.0.board.fullest(self.0.shards.count());
         let options = &self.0.options.checkpoints;
-        options.is_due(Volume::default(), dirty)
+        options.fills_cache(dirty)
     }
 
     fn report(&self, shard: u16, event: ShardEvent) {
@@ -435,23 +454,54 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_checkpoint_is_due_by_requests_by_bytes_or_by_dirty_pages() {
+    fn a_checkpoint_is_due_by_replay_by_bytes_or_by_dirty_pages() {
         let options = CheckpointOptions {
-            requests: 10,
+            operations: 10,
             log_bytes: 1000,
             dirty_percent: 40,
             ..CheckpointOptions::default()
         };
-        let due = |requests, bytes, dirty_bytes| {
+        let due = |operations, bytes, dirty_bytes| {
             let dirty = Dirty {
                 dirty_bytes,
                 cache_bytes: 100,
             };
-            options.is_due(Volume { requests, bytes }, dirty)
+            let since = Volume {
+                requests: 1,
+                operations,
+                bytes,
+            };
+            options.is_due(since, 0, dirty)
         };
         assert!(!due(9, 999, 40));
         assert!(due(10, 0, 0));
         assert!(due(0, 1000, 0));
         assert!(due(0, 0, 41));
+    }
+
+    #[test]
+    fn pages_bring_a_checkpoint_forward_by_half_its_distance_at_most() {
+        let options = CheckpointOptions {
+            operations: 1000,
+            ..CheckpointOptions::default()
+        };
+        let due = |operations, pages| {
+            let since = Volume {
+                requests: operations,
+                operations,
+                bytes: 0,
+            };
+            options.is_due(since, pages, Dirty::default())
+        };
+        assert!(!due(959, 10));
+        assert!(due(960, 10));
+        assert!(!due(499, 1_000_000));
+        assert!(due(500, 1_000_000));
+        assert!(due(1000, 0));
+        let never = CheckpointOptions {
+            operations: u64::MAX,
+            ..options
+        };
+        assert!(!never.is_due(Volume::default(), u64::MAX, Dirty::default()));
     }
 }

@@ -144,6 +144,8 @@ pub(super) enum CheckpointStep {
 pub(super) struct Volume {
     /// Requests.
     pub requests: u64,
+    /// Operations of these: see [`Published::operations`].
+    pub operations: u64,
     /// Bytes of their entries.
     pub bytes: u64,
 }
@@ -607,6 +609,7 @@ impl Sequencer {
         // Before any answer leaves: an answer on another core is as fast as its reader.
         self.make_visible(&published);
         self.volume.requests += u64::from(published.requests);
+        self.volume.operations += published.operations;
         for outcome in published.outcomes.drain(..) {
             let Some(at) = self
                 .flights

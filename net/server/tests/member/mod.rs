@@ -19,7 +19,7 @@ pub(crate) fn small() -> NodeOptions {
     options.log.batch_bytes_target = 4 << 10;
     options.log.prewrite_bytes = 16 << 10;
     options.log.prewrite_gap_bytes = 4 << 10;
-    options.checkpoints.requests = u64::MAX;
+    options.checkpoints.operations = u64::MAX;
     options
 }
 
