@@ -23,6 +23,7 @@
 //! - A freeze reaches every shard between the same two entries; nothing of the later one was sent
 //!   before all shards have answered it.
 
+mod ahead;
 mod alone;
 mod attachment;
 mod freeze;
@@ -216,6 +217,15 @@ impl Coordinator {
         self.last_pushed = index;
         self.entries.push_back((index, requests));
         Ok(())
+    }
+
+    /// The keys that the last entry pushed names, with their shards, in its order: what they need may be
+    /// loaded while the entries before it are executed. Ranges are named by their first keys, and of transactions
+    /// both branches.
+    pub fn for_each_key_ahead(&self, each: &mut dyn FnMut(u16, &Bytes)) {
+        if let Some((_, requests)) = self.entries.back() {
+            ahead::for_each_key(requests, self.shards, each);
+        }
     }
 
     /// Entries pushed and not yet published; the caller bounds them.

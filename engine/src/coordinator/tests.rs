@@ -101,6 +101,60 @@ fn plain_puts_take_one_message_per_shard() {
 }
 
 #[test]
+fn the_keys_of_an_entry_are_known_before_it_runs() {
+    let mut engine = Engine::new();
+    engine.apply(vec![Command::Put(put(key(3, 0)))]);
+    let both = Command::Txn(Txn {
+        compare: vec![Compare {
+            range: KeyRange::single(key(0, 1)),
+            relation: Relation::Equal,
+            target: CompareTarget::Mod(0),
+        }],
+        success: vec![TxnOperation::Txn(Txn {
+            compare: Vec::new(),
+            success: vec![TxnOperation::Put(put(key(1, 1)))],
+            failure: Vec::new(),
+        })],
+        failure: vec![TxnOperation::Range(Range::all(KeyRange::single(key(2, 1))))],
+    });
+    let delete = Command::DeleteRange(DeleteRange {
+        range: KeyRange {
+            start: key(1, 2),
+            end: crate::key::End::Unbounded,
+        },
+        prev_kv: false,
+    });
+    let compact = Command::Compact { revision: 2 };
+    let commands = vec![Command::Put(put(key(3, 1))), compact, both, delete];
+    let pushed = engine.coordinator.push_entry(2, entry_of(commands));
+    pushed.expect("readable");
+    let mut named = Vec::new();
+    let coordinator = &engine.coordinator;
+    coordinator.for_each_key_ahead(&mut |shard, key| named.push((shard, key.clone())));
+    let expected = [(3, 1), (0, 1), (1, 1), (2, 1), (1, 2)];
+    assert_eq!(
+        named,
+        expected.map(|(shard, number)| (shard, key(shard, number)))
+    );
+}
+
+#[test]
+fn operations_are_changes_and_requests_without() {
+    let mut engine = Engine::new();
+    let several = Command::Txn(Txn {
+        compare: Vec::new(),
+        success: (0..SHARDS)
+            .map(|shard| TxnOperation::Put(put(key(shard, 7))))
+            .collect(),
+        failure: Vec::new(),
+    });
+    let puts = (0..3).map(|number| Command::Put(put(key(0, number))));
+    let (published, _) = engine.apply(puts.chain([several, create(key(0, 0))]).collect());
+    assert_eq!(published.requests, 5);
+    assert_eq!(published.operations, 3 + 4 + 1);
+}
+
+#[test]
 fn guarded_requests_of_one_shard_take_one_message_even_on_one_key() {
     let mut engine = Engine::new();
     let (published, sent) = engine.apply(vec![create(key(1, 0)), create(key(1, 0))]);

@@ -1,14 +1,38 @@
-//! Loads ahead of a wave: while its first missing leaf is read, so are those that come after it.
+//! Loads ahead: while the first missing leaf of a wave is read, so are those that come after it; and the shell
+//! may ask for what entries to come will need.
 
 use super::request::{Batch, Change, Item, Work, Write};
 use super::{Shard, ShardRequest};
+use crate::step::Need;
 use crate::txn::{self, Touched};
 
 /// Most requests behind the one that waits whose leaves are asked for. They are looked at again with each
 /// need: what there was no room for is asked for then.
 const ITEMS_AHEAD_MAX: usize = 32;
 
+/// What a key of an entry to come needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ahead {
+    /// Nothing: its leaf is in memory.
+    Resident,
+    /// Its leaf.
+    Leaf(Need),
+    /// A page above its leaf: look for the key again behind the load.
+    Inner(Need),
+    /// Nothing more may be loaded ahead until some of what was loaded is used.
+    NoRoom,
+}
+
 impl Shard {
+    pub(super) fn look_for_key(&self, key: &[u8], on_their_way: usize) -> Ahead {
+        match self.store.missing_for(key) {
+            None => Ahead::Resident,
+            Some(_) if self.store.room_ahead() <= on_their_way => Ahead::NoRoom,
+            Some(missing) if missing.is_leaf => Ahead::Leaf(Need::Page(missing.reference)),
+            Some(missing) => Ahead::Inner(Need::Page(missing.reference)),
+        }
+    }
+
     /// Hints at the leaves that the rest of a wave needs, which stopped for want of one.
     pub(super) fn look_ahead(&mut self, request: &ShardRequest) {
         let Some(progress) = &self.progress else {

@@ -35,6 +35,7 @@ use crate::txn::Path;
 use interrupted::Interrupted;
 use pins::Pins;
 
+pub use ahead::Ahead;
 pub use pins::{PINS_MAX, PinId};
 pub use request::{
     Applied, Batch, CountRequest, Damage, EventsRequest, Finding, Get, Question, ScanReply,
@@ -225,6 +226,17 @@ impl Shard {
     /// Leaves to the caches what was held by [`Shard::hold`].
     pub fn release_held(&mut self) {
         self.store.release_held(Holder::Favoured);
+    }
+
+    /// Whether there may be something to load ahead: some page is not in memory.
+    pub fn lacks_pages(&self) -> bool {
+        self.store.lacks_pages()
+    }
+
+    /// What a request on `key` that is to come would have to wait for, as far as it is known now, while
+    /// `on_their_way` pages are being loaded. An error of `load` for one of these concerns nobody yet.
+    pub fn look_for(&self, key: &[u8], on_their_way: usize) -> Ahead {
+        self.look_for_key(key, on_their_way)
     }
 
     /// Takes what the shell brings for `need`: the bytes of [`Shard::read_of`]. What was only declared

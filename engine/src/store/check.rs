@@ -67,6 +67,7 @@ impl Store {
     /// What [`Store::check`] asserts.
     pub(crate) fn verify(&self, read: Option<Read<'_>>) -> Result<(), String> {
         self.log.verify()?;
+        self.pages.verify_counts()?;
         let mut walk = Walk {
             read,
             ..Walk::default()

@@ -12,10 +12,12 @@ use crate::key::{End, KeyRange};
 use crate::mvcc::versions::{self, Entry, Found};
 use crate::page::{Page, SlotId, Swip};
 use crate::step::{Need, Step, ready};
-use crate::tree::Place;
+use crate::tree::{Missing, Place};
 
 /// Of the replacements that a page survives after it was entered, one in so many may be for a leaf ahead.
 const KEPT_PER_LEAF_AHEAD: usize = 8;
+/// The same for the leaves of entries to come.
+const KEPT_PER_LEAF_OF_ENTRIES: usize = 2;
 
 /// Start and exclusive end of a scan.
 pub(super) struct Bounds {
@@ -160,10 +162,27 @@ impl Store {
         self.pages.kept() as usize / KEPT_PER_LEAF_AHEAD
     }
 
+    /// Whether some page is not in memory.
+    pub(crate) fn lacks_pages(&self) -> bool {
+        self.pages.lacks_pages()
+    }
+
+    /// How many leaves more may be loaded for entries to come: together with those that wait to be entered so few
+    /// that none has to leave before.
+    pub(crate) fn room_ahead(&self) -> usize {
+        let most = self.pages.kept() as usize / KEPT_PER_LEAF_OF_ENTRIES;
+        most.saturating_sub(self.pages.unentered())
+    }
+
+    /// What has to be loaded before `key` can be found.
+    pub(crate) fn missing_for(&self, key: &[u8]) -> Option<Missing> {
+        self.tree.missing_on_the_way(&self.pages, key)
+    }
+
     /// Hints at the leaf of `key` if it is not in memory; `false` if no further hint is taken.
     pub(crate) fn hint_leaf(&mut self, key: &[u8]) -> bool {
         match self.tree.missing_on_the_way(&self.pages, key) {
-            Some(reference) => self.log.hint(Need::Page(reference)),
+            Some(missing) => self.log.hint(Need::Page(missing.reference)),
             None => true,
         }
     }

@@ -33,6 +33,8 @@ pub(super) struct Frame {
     /// Pages that had been placed when this one was last entered.
     pub(super) used_at: u32,
     pub(super) state: State,
+    /// Whether it was entered since it was loaded.
+    pub(super) entered: bool,
     /// Blocks that an image of the page would take now.
     pub(super) blocks: u8,
 }

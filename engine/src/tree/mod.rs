@@ -69,6 +69,14 @@ pub(crate) struct Position {
     pub(crate) cell: Result<usize, usize>,
 }
 
+/// A page on the way to a key that has to be loaded first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Missing {
+    pub(crate) reference: crate::page::PageRef,
+    /// It is the last one; of a root that is not known.
+    pub(crate) is_leaf: bool,
+}
+
 /// One tree.
 #[derive(Debug)]
 pub(crate) struct Tree {
@@ -125,16 +133,14 @@ impl Tree {
     }
 
     /// The first page on the way to `key` that is not in memory. Enters none.
-    pub(crate) fn missing_on_the_way(
-        &self,
-        pages: &Pages,
-        key: &[u8],
-    ) -> Option<crate::page::PageRef> {
+    pub(crate) fn missing_on_the_way(&self, pages: &Pages, key: &[u8]) -> Option<Missing> {
         let mut swip = self.root;
+        let mut is_leaf = false;
         loop {
             match swip {
-                Swip::Disk(reference) => return Some(reference),
+                Swip::Disk(reference) => return Some(Missing { reference, is_leaf }),
                 Swip::Resident(slot) if pages[slot].level() > 0 => {
+                    is_leaf = pages[slot].level() == 1;
                     swip = pages[slot].child(pages[slot].child_of(key));
                 }
                 Swip::Resident(_) | Swip::Absent => return None,

@@ -49,7 +49,8 @@ pub(crate) struct PageSums {
 /// The pages of a shard: both trees and all overflow pages.
 ///
 /// Invariants:
-/// - A slot is either in `free` or holds a page; `resident` counts the latter.
+/// - A slot is either in `free` or holds a page; `resident` counts the latter, `unentered` those of them
+///   that nobody has entered.
 /// - The parent of a page in memory is in memory, and its frame names it.
 /// - Every change of a page goes through [`Pages::edit`], [`Pages::replace`], [`Pages::add`] or
 ///   [`Pages::remove`]. They mark it and its ancestors dirty, and encode what a flush still needs of
@@ -62,6 +63,8 @@ pub(crate) struct Pages {
     pub(super) frames: Vec<Frame>,
     free: Vec<SlotId>,
     pub(super) resident: usize,
+    /// Pages in memory that were loaded and not entered since.
+    unentered: usize,
     pub(super) dirty: Vec<SlotId>,
     /// Images that the tree as it is now does not need any more, the durable one may.
     pub(super) dead: Vec<PageRef>,
@@ -102,6 +105,7 @@ impl Pages {
             frames: Vec::new(),
             free: Vec::new(),
             resident: 0,
+            unentered: 0,
             dirty: Vec::new(),
             dead: Vec::new(),
             flush: Flush::default(),
@@ -125,6 +129,16 @@ impl Pages {
     #[cfg(test)]
     pub(crate) fn resident(&self) -> usize {
         self.resident
+    }
+
+    /// Whether some page is not in memory.
+    pub(crate) fn lacks_pages(&self) -> bool {
+        self.sums.pages > self.resident as u64
+    }
+
+    /// Number of pages in memory that were loaded for somebody who did not enter them yet.
+    pub(crate) fn unentered(&self) -> usize {
+        self.unentered
     }
 
     /// Memory that pages may take.
@@ -179,6 +193,7 @@ impl Pages {
                 position,
                 used_at: self.placed,
                 state: State::Dirty,
+                entered: true,
                 blocks,
             },
         );
@@ -209,6 +224,7 @@ impl Pages {
             .take()
             .expect("a page in memory");
         self.resident -= 1;
+        self.unentered -= usize::from(!self.frame(slot).entered);
         self.free.push(slot);
         page
     }
@@ -321,7 +337,12 @@ impl Pages {
                     return Err(reference);
                 }
                 let now = self.placed;
-                self.frame_mut(slot).used_at = now;
+                let frame = self.frame_mut(slot);
+                frame.used_at = now;
+                if !frame.entered {
+                    frame.entered = true;
+                    self.unentered -= 1;
+                }
                 Ok(slot)
             }
             Swip::Disk(reference) => Err(reference),
@@ -351,8 +372,10 @@ impl Pages {
             position: 0,
             used_at: self.placed,
             state: State::Clean,
+            entered: false,
             blocks: reference.blocks,
         };
+        self.unentered += 1;
         let slot = self.place(page, frame);
         if place != Place::Root {
             self.represent(place, Swip::Resident(slot));
@@ -412,6 +435,19 @@ impl Pages {
             return Err(format!("{frame:?} below a page that is {above:?}"));
         }
         Ok(())
+    }
+
+    /// Checks the count of pages that nobody entered.
+    pub(crate) fn verify_counts(&self) -> Result<(), String> {
+        let slots = self.slots.iter().zip(&self.frames);
+        let unentered = slots.filter(|(page, frame)| page.is_some() && !frame.entered);
+        match unentered.count() {
+            count if count == self.unentered => Ok(()),
+            count => Err(format!(
+                "{count} pages are not entered, not {}",
+                self.unentered
+            )),
+        }
     }
 
     /// The image that a checkpoint would refer to for the page in `slot` if it is not dirty.

@@ -8,7 +8,7 @@ use super::*;
 use crate::command::{LeaseId, Put};
 use crate::key::{End, KeyRange};
 use crate::revision::Revision;
-use crate::shard::{Batch, Get, Item, Shard, ShardRequest, Work};
+use crate::shard::{Ahead, Batch, Get, Item, Shard, ShardRequest, Work};
 
 fn main(main: i64) -> Revision {
     Revision { main, sub: 0 }
@@ -297,4 +297,72 @@ fn a_wave_loads_its_leaves_together() {
     // The inner pages one after the other, then all leaves.
     assert!(rounds <= 3, "{rounds} rounds");
     assert!(loads > PUTS, "{loads} loads");
+}
+
+/// What is loaded for entries to come is no more than the cache keeps until they come, and what was entered
+/// makes room for more.
+#[test]
+fn leaves_ahead_are_bounded_by_the_cache() {
+    const KEYS: i64 = 30_000;
+    const CACHE_PAGES: usize = 128;
+    let config = StoreConfig {
+        page_cache_bytes: (CACHE_PAGES * crate::page::PAGE_BYTES) as u64,
+        ..StoreConfig::new(0, 1)
+    };
+    let mut host = Host::new(config, 1);
+    let long = |number: i64| format!("key-{number:06}-{}", "x".repeat(200));
+    for number in 0..KEYS {
+        put(&mut host, 2 + number, &long(number), b"v");
+        if number % 5000 == 0 {
+            checkpoint(&mut host);
+        }
+    }
+    checkpoint(&mut host);
+    host.reopen();
+    let store = std::mem::replace(&mut host.store, Store::new(StoreConfig::new(0, 1)));
+    let mut shard = Shard::with_store(store);
+    assert!(shard.lacks_pages());
+    // Each in a leaf of its own.
+    let keys: Vec<String> = (0..400).map(|number| long(number * (KEYS / 400))).collect();
+    let (mut looked, mut done, mut leaves, mut stops) = (0, 0, 0, 0);
+    while done < keys.len() {
+        let ahead = match keys.get(looked) {
+            Some(key) => shard.look_for(key.as_bytes(), 0),
+            None => Ahead::NoRoom,
+        };
+        match ahead {
+            Ahead::Resident => looked += 1,
+            Ahead::Inner(need) | Ahead::Leaf(need) => {
+                leaves += usize::from(matches!(ahead, Ahead::Leaf(_)));
+                let bytes = host.read(shard.read_of(&need));
+                shard.load(&need, Some(bytes)).expect("intact");
+            }
+            Ahead::NoRoom => {
+                stops += 1;
+                assert!(looked > done, "nothing is loaded ahead");
+                let get = ShardRequest::Get(Get {
+                    key: keys[done].clone().into(),
+                    at: 1 + KEYS,
+                    values: false,
+                    pin: None,
+                });
+                let step = shard.handle(&get);
+                assert!(
+                    matches!(step, Step::Ready(_)),
+                    "key {done} of {looked} is gone: {step:?}"
+                );
+                done += 1;
+            }
+        }
+    }
+    assert_eq!(leaves, keys.len(), "each leaf is loaded once");
+    assert!(stops >= keys.len(), "{stops} stops");
+    // On their way they take room, too.
+    assert_eq!(
+        shard.look_for(long(20).as_bytes(), usize::MAX),
+        Ahead::NoRoom
+    );
+    shard.check();
+    let pages = shard.into_store().pages.resident();
+    assert!(pages <= CACHE_PAGES + 2, "{pages} pages");
 }

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use engine::shard::{Damage, ShardReply, ShardRequest};
 use wal::io::IoId;
 
@@ -114,6 +115,22 @@ impl Dispatch {
         // Whether a checkpoint is due is looked at where it begins.
         self.shards.wake_background();
         self.work.raise();
+    }
+
+    /// Whether it helps to say what entries to come will need.
+    pub(super) fn looks_ahead(&self) -> bool {
+        self.shards.lack_pages()
+    }
+
+    /// Entry `index` will touch `key`. Shards on other cores are not told: they leave when a member serves, and what
+    /// reads much ahead is its start.
+    pub(super) fn note_ahead(&self, shard: u16, index: u64, key: &Bytes) {
+        self.shards.note_ahead(shard, index, key);
+    }
+
+    /// Lets the shards load what was noted, except for entries up to `applied`.
+    pub(super) fn load_ahead(&self, applied: u64) {
+        self.shards.load_ahead(applied);
     }
 
     /// The next reply of any shard.

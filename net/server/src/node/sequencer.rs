@@ -43,6 +43,12 @@ pub(super) const WAITING_REQUESTS_MAX: usize = 256 << 10;
 const COMMITTED_BYTES_PER_TURN: u64 = 4 << 20;
 /// Most entries that the coordinator has and is not through with.
 const ENTRIES_APPLYING_MAX: usize = 64;
+/// The same while it is looked ahead for pages that they will need: many small entries hide the time of their loads
+/// from each other.
+const ENTRIES_AHEAD_MAX: usize = 1024;
+/// Most keys of these entries; the last entry may go beyond. What was given is applied even if the disk falls behind
+/// meanwhile, so this also bounds the pages that it may change then.
+const KEYS_AHEAD_MAX: usize = 4096;
 
 /// What became of a write.
 pub struct WriteOutcome {
@@ -169,6 +175,10 @@ pub(super) struct Sequencer {
     /// Given to the coordinator up to here, committed up to the next.
     given: u64,
     committed: u64,
+    /// Entries that the coordinator has and is not through with, and for which it was looked ahead: index and keys.
+    ahead: VecDeque<(u64, usize)>,
+    /// Sum of their keys.
+    keys_ahead: usize,
     durable: u64,
     last_request_id: u64,
     entries_in_flight_max: u64,
@@ -251,6 +261,8 @@ impl Sequencer {
             uncommitted: parts.entries.into(),
             given: committed,
             committed,
+            ahead: VecDeque::new(),
+            keys_ahead: 0,
             durable,
             last_request_id: parts.first_request_id,
             entries_in_flight_max: parts.entries_in_flight_max,
@@ -536,9 +548,15 @@ impl Sequencer {
     /// are not used up.
     fn give_committed(&mut self, room: &mut u64) -> bool {
         let mut moved = false;
+        let looks_ahead = self.given < self.committed && self.dispatch.looks_ahead();
+        let entries_max = match looks_ahead {
+            true => ENTRIES_AHEAD_MAX,
+            false => ENTRIES_APPLYING_MAX,
+        };
         while self.given < self.committed
             && *room > 0
-            && self.coordinator.waiting() < ENTRIES_APPLYING_MAX
+            && self.coordinator.waiting() < entries_max
+            && self.keys_ahead < KEYS_AHEAD_MAX
             && !self.dispatch.hold_back()
         {
             moved = true;
@@ -558,8 +576,26 @@ impl Sequencer {
             if let Err(error) = self.coordinator.push_entry(entry.index.0, data) {
                 panic!("entry {} cannot be applied: {error}", entry.index.0);
             }
+            if looks_ahead {
+                self.look_ahead(entry.index.0);
+            }
+        }
+        if moved && looks_ahead {
+            self.dispatch.load_ahead(self.coordinator.applied().index);
         }
         moved
+    }
+
+    /// Tells the shards which keys entry `index`, which was given last, will touch.
+    fn look_ahead(&mut self, index: u64) {
+        let dispatch = &self.dispatch;
+        let mut keys = 0;
+        self.coordinator.for_each_key_ahead(&mut |shard, key| {
+            dispatch.note_ahead(shard, index, key);
+            keys += 1;
+        });
+        self.ahead.push_back((index, keys));
+        self.keys_ahead += keys;
     }
 
     fn run_coordinator(&mut self, effects: &mut TurnEffects) -> bool {
@@ -606,6 +642,12 @@ impl Sequencer {
 
     fn publish(&mut self, mut published: Published, effects: &mut TurnEffects) {
         let applied = published.applied.index;
+        while let Some(&(index, keys)) = self.ahead.front()
+            && index <= applied
+        {
+            self.ahead.pop_front();
+            self.keys_ahead -= keys;
+        }
         // Before any answer leaves: an answer on another core is as fast as its reader.
         self.make_visible(&published);
         self.volume.requests += u64::from(published.requests);

@@ -9,12 +9,15 @@
 //! answered [`ShardReply::Damaged`] and all others go on; the coordinator's own requests cannot be
 //! passed over, so damage that one of them meets is kept for the node, which stops.
 //!
+//! Nobody waits for what is loaded ahead, for entries to come (`ahead`) or because a request hinted at it.
+//!
 //! A shard may leave for another core (`travel`): whoever asks for it here is sent on.
 //!
 //! What the shards write is polled by the node's background task in small slices; completions come
 //! back through [`Shards::complete`]. Slices of upkeep (`upkeep`) and steps of the scrub (`scrub`) are asked for
 //! in the same way.
 
+mod ahead;
 mod scrub;
 mod travel;
 mod upkeep;
@@ -36,6 +39,7 @@ use crate::cores::call::{CallAnswer, Response};
 use crate::cores::{Board, Gauges};
 use crate::disk::{Disk, IoResult};
 use crate::local::{Changed, Flag, Responder, Waiting, one_shot};
+use ahead::KeysAhead;
 use scrub::Scrub;
 pub use scrub::Scrubbed;
 pub use travel::TravellingShard;
@@ -68,6 +72,8 @@ struct Host {
     loads: BTreeMap<Need, Vec<Waiter>>,
     /// Loads that wait for room.
     queue: VecDeque<(Need, Waiter)>,
+    /// What entries to come will need.
+    ahead: KeysAhead,
     /// A read, or the upkeep, that lost what was loaded for it before it could use it.
     favoured: Option<Waiter>,
     upkeep: Upkeep,
@@ -517,6 +523,9 @@ impl Shards {
     }
 
     fn loaded(self: &Rc<Self>, shard: u16, host: &mut Host, need: Need, damage: Option<&Damage>) {
+        if damage.is_some() {
+            host.ahead.clear();
+        }
         for waiter in host.loads.remove(&need).unwrap_or_default() {
             let lost = damage.filter(|_| host.is_damaged_again(waiter, need));
             match (waiter, lost) {
@@ -555,6 +564,7 @@ impl Shards {
             }
         }
         self.start_queued(shard, host);
+        self.go_on_ahead(shard, host);
         self.stir(host);
     }
 }
@@ -668,6 +678,7 @@ impl Host {
             last_ticket: 0,
             loads: BTreeMap::new(),
             queue: VecDeque::new(),
+            ahead: KeysAhead::default(),
             favoured: None,
             upkeep,
             scrub: Scrub::default(),
