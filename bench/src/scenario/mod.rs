@@ -32,6 +32,8 @@ pub use watchers::Watchers;
 /// Connections and streams of a load that is to go as fast as the server takes it.
 const FILL_CONNECTIONS: usize = 8;
 const FILL_STREAMS: usize = 64;
+/// The same where each call brings many keys: a server must not get more at once than it can answer in its time.
+const FILL_STREAMS_OF_BATCHES: usize = 8;
 /// A load that takes longer is given up.
 const FILL_LIMIT: Duration = Duration::from_secs(4 * 3600);
 /// What background work after a load gets before memory is looked at.
@@ -75,16 +77,20 @@ impl KeyOptions {
     }
 }
 
-fn fill_plan(server: &Server) -> Plan {
+fn fill_plan(server: &Server, batch: u64) -> Plan {
+    let streams = match batch {
+        0 | 1 => FILL_STREAMS,
+        _ => FILL_STREAMS_OF_BATCHES,
+    };
     Plan {
         server_pid: Some(server.pid()),
-        ..Plan::new(server.address(), FILL_CONNECTIONS, FILL_STREAMS)
+        ..Plan::new(server.address(), FILL_CONNECTIONS, streams)
     }
 }
 
 /// Puts every key once.
 fn fill(server: &Server, keys: Keys, content: Content, batch: u64) -> io::Result<Outcome> {
-    Fill::new(keys, content, batch).run(&fill_plan(server), FILL_LIMIT)
+    Fill::new(keys, content, batch).run(&fill_plan(server, batch), FILL_LIMIT)
 }
 
 /// Reads `samples` random keys, one after the other, and refuses wrong content.

@@ -209,7 +209,7 @@ impl Run<'_> {
         eprintln!("  load");
         let limit = seconds(self.scale.give_up)?;
         let fill = Fill::new(self.keys, self.content, self.scale.keys.batch);
-        let outcome = fill.run(&fill_plan(&self.server), limit)?;
+        let outcome = fill.run(&fill_plan(&self.server, self.scale.keys.batch), limit)?;
         std::thread::sleep(SETTLE);
         let count = self.keys.count as f64;
         let rate = count / outcome.elapsed.as_secs_f64();
@@ -336,7 +336,7 @@ impl Run<'_> {
         let seed = self.scale.sides.seed;
         let mut overwrite =
             Overwrite::new(self.keys, self.content, seed, &Stop::default()).at_most(count);
-        let outcome = load::run(&fill_plan(&self.server), &mut overwrite)?;
+        let outcome = load::run(&fill_plan(&self.server, 1), &mut overwrite)?;
         outcome.refuse_failures("overwriting")?;
         Ok(outcome)
     }

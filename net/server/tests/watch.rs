@@ -280,7 +280,7 @@ fn history_is_shown_with_a_memory_that_holds_no_two_values() {
     const LARGE_BYTES: usize = 20_001;
     const WATCHERS_BEHIND: i64 = 3;
     let mut options = small();
-    options.checkpoints.requests = 2;
+    options.checkpoints.operations = 2;
     options.store.piece_bytes = 8 << 10;
     options.store.segment_bytes_first = 64 << 10;
     options.store.tail_bytes_max = 0;

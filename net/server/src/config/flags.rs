@@ -492,7 +492,7 @@ pub const FLAGS: &[Flag] = &[
         "page-cache-bytes",
         Kind::Integer,
         "0",
-        "ringd: tree pages in memory; 0 is a quarter of the memory",
+        "ringd: tree pages in memory; 0 is half of the memory",
     ),
     works(
         "value-cache-bytes",

@@ -147,11 +147,11 @@ impl StoreSizes {
     const TAIL_BYTES_MAX: u64 = 24 << 20;
     const VALUE_CACHE_BYTES_MIN: u64 = 32 << 20;
 
-    /// For a process that may use so much memory: a quarter for pages, an eighth for values.
+    /// For a process that may use so much memory: half of it for pages, an eighth for values.
     pub fn for_memory(memory_bytes: u64) -> StoreSizes {
         let segments = StoreConfig::new(0, 0);
         StoreSizes {
-            page_cache_bytes: (memory_bytes / 4).max(StoreSizes::PAGE_CACHE_BYTES_MIN),
+            page_cache_bytes: (memory_bytes / 2).max(StoreSizes::PAGE_CACHE_BYTES_MIN),
             tail_bytes_max: StoreSizes::TAIL_BYTES_MAX,
             value_cache_bytes: (memory_bytes / 8).max(StoreSizes::VALUE_CACHE_BYTES_MIN),
             segment_bytes_first: segments.segment_bytes_first,
