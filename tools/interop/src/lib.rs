@@ -5,7 +5,8 @@
 //! id. The tests in `tests/` bring the clients. It refuses to know how a server works inside.
 //!
 //! `INTEROP_SERVER=etcd` runs the same tests against the pinned etcd, which proves the tests
-//! themselves; what concerns ringd alone is skipped then. `RINGD_BINARY` names another ringd.
+//! themselves; what concerns ringd alone is skipped then. `RINGD_BINARY` and
+//! `RINGCTL_BINARY` name other builds.
 //! `RINGD_TEST_BUDGET` multiplies the number of rounds of the long tests.
 
 #![forbid(unsafe_code)]

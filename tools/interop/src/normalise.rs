@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 /// Numbers behind these marks are consensus positions, file sizes or times.
-const BLANKED_BEHIND: [&str; 15] = [
+const BLANKED_BEHIND: [&str; 18] = [
     "\"raft_term\":",
     "\"raftTerm\":",
     "\"raftIndex\":",
@@ -19,6 +19,9 @@ const BLANKED_BEHIND: [&str; 15] = [
     "took = ",
     "\"took\":\"",
     "\"Took\" : \"",
+    "\"Took\" : ",
+    "]. took ",
+    "received message larger than max (",
     "remaining(",
 ];
 
@@ -67,7 +70,8 @@ impl Normaliser {
         for mark in BLANKED_BEHIND {
             line = blank_behind(&line, mark);
         }
-        collapse_table(&sort_attached_keys(&line))
+        let line = blank_session_keys(&sort_attached_keys(&line));
+        collapse_table(&blank_times_in_table(&line))
     }
 }
 
@@ -83,6 +87,36 @@ fn sort_attached_keys(line: &str) -> String {
     let mut keys: Vec<&str> = keys.split(' ').collect();
     keys.sort_unstable();
     format!("{before}{MARK}{}]{rest}", keys.join(" "))
+}
+
+/// Keys of locks and elections end in the id of a lease that nobody named.
+fn blank_session_keys(line: &str) -> String {
+    const DIGITS: std::ops::RangeInclusive<usize> = 15..=16;
+    let Some((before, behind)) = line.split_once('/') else {
+        return line.to_owned();
+    };
+    let end = behind
+        .find(|character: char| !character.is_ascii_hexdigit())
+        .unwrap_or(behind.len());
+    let (id, rest) = behind.split_at(end);
+    if DIGITS.contains(&id.len()) {
+        format!("{before}/*{rest}")
+    } else {
+        format!("{before}/{}", blank_session_keys(behind))
+    }
+}
+
+/// Cells that hold how long something took.
+fn blank_times_in_table(line: &str) -> String {
+    if !line.starts_with('│') {
+        return line.to_owned();
+    }
+    let cells = line.split('│').map(|cell| {
+        let number = cell.trim().trim_end_matches(['m', 'µ', 's']);
+        let is_time = cell.trim().ends_with('s') && number.parse::<f64>().is_ok();
+        if is_time { " * " } else { cell }
+    });
+    cells.collect::<Vec<_>>().join("│")
 }
 
 /// A crash of the client itself: what it says, without the addresses of its stack.
@@ -166,6 +200,10 @@ mod tests {
         check("attached keys([b a])", "attached keys([a b])");
         check("panic: bad\n\ngoroutine 1 [running]:\n0x12", "panic: bad");
         check("┌─────┬──┐", "┌─┬─┐");
+        check("│ a │ 4.02ms │", "│ a │ * │");
+        check("lock/694d81417acd4754", "lock/*");
+        check("/short/beef/x", "/short/beef/x");
+        check("member[a]. took 21.4ms", "member[a]. took *");
     }
 
     #[test]

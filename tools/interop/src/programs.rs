@@ -107,21 +107,31 @@ pub fn kube_apiserver() -> PathBuf {
 fn ringd() -> PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM
-        .get_or_init(|| {
-            if let Some(program) = std::env::var_os("RINGD_BINARY") {
-                return PathBuf::from(program);
-            }
-            run(Command::new(cargo()).current_dir(root()).args([
-                "build",
-                "--quiet",
-                "--release",
-                "--package",
-                "ringd",
-            ]));
-            let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-            root().join(target).join("release/ringd")
-        })
+        .get_or_init(|| named_or_built("RINGD_BINARY", "ringd"))
         .clone()
+}
+
+/// ringctl: `RINGCTL_BINARY`, or the release build of this checkout.
+pub fn ringctl() -> PathBuf {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM
+        .get_or_init(|| named_or_built("RINGCTL_BINARY", "ringctl"))
+        .clone()
+}
+
+fn named_or_built(variable: &str, package: &str) -> PathBuf {
+    if let Some(program) = std::env::var_os(variable) {
+        return PathBuf::from(program);
+    }
+    run(Command::new(cargo()).current_dir(root()).args([
+        "build",
+        "--quiet",
+        "--release",
+        "--package",
+        package,
+    ]));
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    root().join(target).join("release").join(package)
 }
 
 fn cargo() -> OsString {

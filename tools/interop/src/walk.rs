@@ -7,18 +7,24 @@
 //! @lease ONE lease grant 60         the granted id becomes $ONE
 //! @input 'a\nb\n' txn               standard input of the call
 //! @sorted lease list                lines in no promised order
+//! @env NAME=value get a             the call with an environment variable
 //! @watch W watch --prefix a --rev=2 starts a watch in the background
+//! @typed W 'watch a\n' watch -i      the same with standard input, which stays open
 //! @until W 4                        waits until it has printed four lines
 //! @end W                            ends it; its output is compared
+//! @stop W                           asks it to end (SIGTERM); output and exit status are compared
 //! ```
+//!
+//! `$MEMBER` is the member's id, `$DIRECTORY` a folder of the walk.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::normalise::Normaliser;
@@ -93,6 +99,8 @@ struct Walker<'a> {
 struct Watch {
     child: Child,
     output: PathBuf,
+    /// Open as long as the process is meant to read.
+    _input: Option<ChildStdin>,
 }
 
 impl Drop for Watch {
@@ -126,9 +134,14 @@ impl<'a> Walker<'a> {
         walker
             .normaliser
             .replace_id(id(&members["header"]["cluster_id"]), "CLUSTER");
+        let member = id(&members["members"][0]["ID"]);
+        walker.normaliser.replace_id(member, "MEMBER");
+        let folder = directory.display().to_string();
+        walker.normaliser.replace(folder.clone(), "DIRECTORY");
+        walker.variables.insert("DIRECTORY".to_owned(), folder);
         walker
-            .normaliser
-            .replace_id(id(&members["members"][0]["ID"]), "MEMBER");
+            .variables
+            .insert("MEMBER".to_owned(), format!("{member:x}"));
         walker
     }
 
@@ -156,7 +169,20 @@ impl<'a> Walker<'a> {
                 lines.sort_unstable();
                 lines.join("\n")
             }
-            ["@watch", name, rest @ ..] => self.watch(name, rest),
+            ["@env", variable, rest @ ..] => {
+                let (name, value) = variable
+                    .split_once('=')
+                    .unwrap_or_else(|| panic!("no variable in: {line}"));
+                let mut command = self.command(rest);
+                command.env(name, value);
+                let output = Self::run(command, None);
+                self.show(rest, &output)
+            }
+            ["@watch", name, rest @ ..] => self.watch(name, None, rest),
+            ["@typed", name, input, rest @ ..] => {
+                self.watch(name, Some(&input.replace("\\n", "\n")), rest)
+            }
+            ["@stop", name] => self.stop(name),
             ["@until", name, count] => self.until(name, count),
             ["@end", name] => self.end(name),
             [first, ..] if first.starts_with('@') => panic!("unknown directive: {line}"),
@@ -189,20 +215,23 @@ impl<'a> Walker<'a> {
     }
 
     fn call(&self, words: &[&str], input: Option<&str>) -> Output {
-        let mut child = self
-            .command(words)
+        Self::run(self.command(words), input)
+    }
+
+    fn run(mut command: Command, input: Option<&str>) -> Output {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", self.client.program.display()));
-        if let Some(mut pipe) = child.stdin.take() {
-            pipe.write_all(input.unwrap_or_default().as_bytes())
-                .unwrap_or_else(|error| panic!("{words:?} does not read its input: {error}"));
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        if let (Some(mut pipe), Some(input)) = (child.stdin.take(), input) {
+            pipe.write_all(input.as_bytes())
+                .unwrap_or_else(|error| panic!("{command:?} does not read its input: {error}"));
         }
         child
             .wait_with_output()
-            .unwrap_or_else(|error| panic!("{words:?}: {error}"))
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"))
     }
 
     fn show(&self, words: &[&str], output: &Output) -> String {
@@ -212,7 +241,8 @@ impl<'a> Walker<'a> {
             String::from_utf8_lossy(&output.stdout).into_owned()
         };
         let text = match words {
-            ["endpoint", "status"] => blank_columns(&text),
+            ["endpoint", "status"] => blank_columns(&text, ", "),
+            ["endpoint", "status", "-w", "table"] => blank_columns(&text, " │ "),
             _ => text,
         };
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -237,23 +267,31 @@ impl<'a> Walker<'a> {
         self.show(words, &output)
     }
 
-    fn watch(&mut self, name: &str, words: &[&str]) -> String {
+    fn watch(&mut self, name: &str, input: Option<&str>, words: &[&str]) -> String {
         let path = self.directory.join(format!("watch-{name}"));
         let open = || File::options().create(true).append(true).open(&path);
         let (output, errors) = match (open(), open()) {
             (Ok(output), Ok(errors)) => (output, errors),
             (Err(error), _) | (_, Err(error)) => panic!("{}: {error}", path.display()),
         };
-        let child = self
-            .command(words)
-            .stdin(Stdio::null())
-            .stdout(output)
-            .stderr(errors)
+        let mut command = self.command(words);
+        command.stdout(output).stderr(errors);
+        match input {
+            None => command.stdin(Stdio::null()),
+            Some(_) => command.stdin(Stdio::piped()),
+        };
+        let mut child = command
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", self.client.program.display()));
+        let mut pipe = child.stdin.take();
+        if let (Some(pipe), Some(input)) = (&mut pipe, input) {
+            pipe.write_all(input.as_bytes())
+                .unwrap_or_else(|error| panic!("{words:?} does not read its input: {error}"));
+        }
         let watch = Watch {
             child,
             output: path,
+            _input: pipe,
         };
         self.watches.insert(name.to_owned(), watch);
         String::new()
@@ -280,6 +318,23 @@ impl<'a> Walker<'a> {
         let shown = self.normaliser.apply(&self.printed(name));
         self.watches.remove(name);
         shown
+    }
+
+    fn stop(&mut self, name: &str) -> String {
+        let mut watch = self
+            .watches
+            .remove(name)
+            .unwrap_or_else(|| panic!("no watch {name}"));
+        let id = i32::try_from(watch.child.id()).ok().and_then(Pid::from_raw);
+        let id = id.unwrap_or_else(|| panic!("{name} has no process id"));
+        kill_process(id, Signal::TERM).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let status = watch
+            .child
+            .wait()
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let bytes = fs::read(&watch.output).unwrap_or_default();
+        let shown = self.normaliser.apply(&String::from_utf8_lossy(&bytes));
+        format!("{shown}{status}")
     }
 
     fn printed(&self, name: &str) -> String {
@@ -313,10 +368,10 @@ fn split(line: &str) -> Vec<String> {
 }
 
 /// The simple form of `endpoint status` has no names: columns are known by their place.
-fn blank_columns(text: &str) -> String {
+fn blank_columns(text: &str, separator: &str) -> String {
     text.lines()
         .map(|line| {
-            let columns: Vec<&str> = line.split(", ").collect();
+            let columns: Vec<&str> = line.split(separator).collect();
             // Sizes and consensus positions, in the new and in the old release's table.
             let blank: &[usize] = if columns.len() > 10 {
                 &[4, 5, 6, 10, 11, 12]
@@ -328,7 +383,7 @@ fn blank_columns(text: &str) -> String {
                 .enumerate()
                 .map(|(at, column)| if blank.contains(&at) { "*" } else { column })
                 .collect();
-            columns.join(", ") + "\n"
+            columns.join(separator) + "\n"
         })
         .collect()
 }
@@ -360,7 +415,7 @@ mod tests {
     #[test]
     fn status_columns_are_blanked_by_place() {
         assert_eq!(
-            blank_columns("e, i, 3.4.23, 20 kB, true, false, 2, 6, 6, \n"),
+            blank_columns("e, i, 3.4.23, 20 kB, true, false, 2, 6, 6, \n", ", "),
             "e, i, 3.4.23, *, true, false, *, *, *, \n"
         );
     }
