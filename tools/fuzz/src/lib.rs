@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod answer;
+pub mod bolt;
 pub mod canary;
 pub mod checkpoint;
 pub mod connection;
@@ -36,6 +37,7 @@ pub const TARGETS: &[(&str, Seeds)] = &[
     ("request", request::seeds),
     ("answer", answer::seeds),
     ("connection", connection::seeds),
+    ("bolt", bolt::seeds),
 ];
 
 /// The salt of every image that the targets make.
