@@ -238,7 +238,8 @@ impl<S: Source> Database<S> {
         Ok(())
     }
 
-    fn read(&mut self, offset: u64, into: &mut [u8]) -> Result<(), ReadError> {
+    /// Reads bytes of the file, whatever they are.
+    pub(crate) fn read(&mut self, offset: u64, into: &mut [u8]) -> Result<(), ReadError> {
         self.source
             .read_at(offset, into)
             .map_err(|error| ReadError::Io { offset, error })

@@ -10,12 +10,15 @@
 //! Source ──> Database ── walk ──> Item (bucket, entry, end), all of it checked on the way
 //! ```
 //!
+//! [`etcd`] says what is in a database of etcd's, and what a snapshot file adds to it.
+//!
 //! The format, the rules by field and the layout of what is written: `docs/internals/bolt.md`.
 #![forbid(unsafe_code)]
 
 mod claims;
 mod database;
 mod error;
+pub mod etcd;
 mod format;
 mod node;
 mod plan;

@@ -9,6 +9,9 @@ use crate::node::{Kind, Node, Place};
 /// pages than a file can.
 const DEPTH_MAX: usize = 64;
 
+/// Pages inside values are copied, and their memory is not needed again.
+const SPARES_MAX: usize = 4;
+
 /// What a walk meets next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Item<'a> {
@@ -230,7 +233,9 @@ impl<'d, S: Source> Walk<'d, S> {
         let Some(frame) = self.frames.pop() else {
             return false;
         };
-        self.spare.push(frame.node.into_bytes());
+        if self.spare.len() < SPARES_MAX {
+            self.spare.push(frame.node.into_bytes());
+        }
         frame.begins_bucket && !self.frames.is_empty()
     }
 

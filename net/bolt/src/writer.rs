@@ -246,14 +246,7 @@ impl Writer {
 impl Tree {
     /// Whether a record fits the order, the format and the plan.
     fn check(&self, plan: &BucketPlan, key: &[u8], value: &[u8]) -> Result<(), WriteError> {
-        let bucket = || shown(&plan.name);
-        if key.is_empty() || key.len() > KEY_BYTES_MAX || value.len() > VALUE_BYTES_MAX {
-            return Err(WriteError::Length {
-                bucket: bucket(),
-                key_bytes: key.len(),
-                value_bytes: value.len(),
-            });
-        }
+        check_lengths(&plan.name, key, value)?;
         if self.records > 0 && key <= self.last_key.as_slice() {
             return Err(WriteError::Order {
                 what: "key",
@@ -271,7 +264,7 @@ impl Tree {
             return Ok(());
         };
         Err(WriteError::MoreThanPlanned {
-            bucket: bucket(),
+            bucket: shown(&plan.name),
             what,
             planned,
         })
@@ -406,6 +399,18 @@ impl Leaf {
         self.data.clear();
         self
     }
+}
+
+/// Whether any file can have a record of these lengths.
+pub(crate) fn check_lengths(bucket: &[u8], key: &[u8], value: &[u8]) -> Result<(), WriteError> {
+    if key.is_empty() || key.len() > KEY_BYTES_MAX || value.len() > VALUE_BYTES_MAX {
+        return Err(WriteError::Length {
+            bucket: shown(bucket),
+            key_bytes: key.len(),
+            value_bytes: value.len(),
+        });
+    }
+    Ok(())
 }
 
 fn header(id: u64, flags: u16, count: usize, pages: u64) -> PageHeader {

@@ -1,11 +1,15 @@
 //! Database files of bbolt, which come from clients.
 //!
 //! Of a file that is accepted, each bucket alone reads like the same bucket in a walk through everything. What
-//! a file holds and a writer can write reads the same again.
+//! a file holds and a writer can write reads the same again, and so does a snapshot in etcd's layout.
 
 use std::collections::BTreeMap;
 
-use ::bolt::{Database, Item, Plan, Writer};
+use ::bolt::etcd::{
+    AlarmMember, ConfState, KeyValue, Lease, Member, RevisionKey, Snapshot, SnapshotPlan,
+    SnapshotWriter, State,
+};
+use ::bolt::{Database, Item, Plan, ReadError, Writer};
 
 use crate::{steer, steered};
 
@@ -31,6 +35,7 @@ pub fn check(data: &[u8]) {
     if steering & KEEP_SUMS == 0 {
         repair(&mut file);
     }
+    check_snapshot(&file);
     let Ok(mut database) = Database::open(&file[..], file.len() as u64) else {
         return;
     };
@@ -106,6 +111,128 @@ fn repair(file: &mut [u8]) {
     }
 }
 
+/// What is in a snapshot.
+#[derive(Debug, PartialEq)]
+struct Content {
+    state: State,
+    versions: Vec<(RevisionKey, KeyValue)>,
+    leases: Vec<Lease>,
+}
+
+fn check_snapshot(file: &[u8]) {
+    let Ok(mut snapshot) = Snapshot::open(file, file.len() as u64) else {
+        return;
+    };
+    let sum_is_right = snapshot.check_sum().is_ok();
+    let status = snapshot.status();
+    match read_snapshot(&mut snapshot) {
+        Ok(content) => {
+            let again = write_snapshot(&content);
+            let mut again = Snapshot::open(&again[..], again.len() as u64).expect("our own file");
+            again.check_sum().expect("our own sum");
+            assert_eq!(read_snapshot(&mut again).expect("our own file"), content);
+            let again = again.status().expect("our own file");
+            if let Ok(status) = status {
+                assert_eq!(again.total_keys, status.total_keys);
+            }
+        }
+        Err(error) => drop((error.to_string(), sum_is_right)),
+    }
+}
+
+fn read_snapshot(snapshot: &mut Snapshot<&[u8]>) -> Result<Content, ReadError> {
+    let state = snapshot.state()?;
+    let (mut read, mut versions) = (snapshot.versions()?, Vec::new());
+    while let Some(version) = read.next_version()? {
+        versions.push(version);
+    }
+    let (mut read, mut leases) = (snapshot.leases()?, Vec::new());
+    while let Some(lease) = read.next_lease()? {
+        leases.push(lease);
+    }
+    Ok(Content {
+        state,
+        versions,
+        leases,
+    })
+}
+
+fn write_snapshot(content: &Content) -> Vec<u8> {
+    let mut plan = SnapshotPlan::new(content.state.clone());
+    for (revision, version) in content.versions.iter().rev() {
+        plan.add_version(*revision, version);
+    }
+    plan.add_leases(content.leases.len() as u64);
+    let mut writer = SnapshotWriter::new(plan).expect("a writer");
+    for (revision, version) in &content.versions {
+        writer
+            .push_version(*revision, version)
+            .expect("a planned version");
+    }
+    for lease in &content.leases {
+        writer.push_lease(lease).expect("a planned lease");
+    }
+    writer.finish();
+    let mut file = Vec::new();
+    while let Some(piece) = writer.take() {
+        file.extend(piece);
+    }
+    file
+}
+
+/// A little of everything.
+fn content() -> Content {
+    let revision = |main| RevisionKey {
+        main,
+        sub: 0,
+        tombstone: main == 3,
+    };
+    let put = KeyValue {
+        key: "k".into(),
+        create_revision: 2,
+        mod_revision: 2,
+        version: 1,
+        value: "v".into(),
+        lease: 1,
+    };
+    let deletion = KeyValue {
+        key: "k".into(),
+        ..KeyValue::default()
+    };
+    let member = Member {
+        id: 1,
+        name: "m".to_owned(),
+        ..Member::default()
+    };
+    let alarm = AlarmMember {
+        member_id: 1,
+        alarm: 1,
+    };
+    Content {
+        state: State {
+            consistent_index: 7,
+            term: 3,
+            conf_state: Some(ConfState::default()),
+            scheduled_compact_revision: Some(2),
+            finished_compact_revision: Some(2),
+            storage_version: Some("3.7.0".to_owned()),
+            cluster_version: Some("3.7.0".to_owned()),
+            members: vec![member],
+            members_removed: [9].into(),
+            alarms: [alarm].into(),
+            auth_enabled: Some(true),
+            auth_revision: Some(1),
+            ..State::default()
+        },
+        versions: vec![(revision(2), put), (revision(3), deletion)],
+        leases: vec![Lease {
+            id: 1,
+            ttl: 60,
+            remaining_ttl: 0,
+        }],
+    }
+}
+
 /// Everything in the database, if it is sound and has no entries outside buckets and no buckets inside others.
 fn read(database: &mut Database<&[u8]>) -> Option<Buckets> {
     let mut buckets = Buckets::new();
@@ -159,7 +286,7 @@ fn write_again(buckets: &Buckets) {
     assert_eq!(read(&mut database).as_ref(), Some(buckets));
 }
 
-/// A file of ours, one of bbolt's with buckets in buckets, overflow pages and a free list, and a part of it.
+/// A file of ours, one of bbolt's with buckets in buckets, overflow pages and a free list, and a part of it; a snapshot.
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut plan = Plan::new();
     for name in [b"key".as_slice(), b"meta"] {
@@ -175,7 +302,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
     }
     let few = include_bytes!("../../../net/bolt/tests/golden/few-1024.db");
     let short = steer(KEEP_SUMS, &few[..4096]);
-    vec![pack(&file, 2), pack(few, 0), short]
+    let snapshot = write_snapshot(&content());
+    let snapshot = &snapshot[..snapshot.len() - 32];
+    vec![pack(&file, 2), pack(few, 0), pack(snapshot, 2), short]
 }
 
 #[cfg(test)]
@@ -185,7 +314,7 @@ mod tests {
     #[test]
     fn seeds_are_what_they_claim() {
         let seeds = seeds();
-        for seed in &seeds[..2] {
+        for seed in &seeds[..3] {
             // No more are read of an input.
             assert!(seed.len() <= 8192, "{}", seed.len());
             let mut file = unpack(&seed[1..], page_bytes(seed[0]));
