@@ -315,6 +315,7 @@ func methodOf(request proto.Message) string {
 		"Range": "KV", "Put": "KV", "DeleteRange": "KV", "Txn": "KV", "Compaction": "KV",
 		"LeaseGrant": "Lease", "LeaseRevoke": "Lease", "LeaseTimeToLive": "Lease", "LeaseLeases": "Lease",
 		"MemberList": "Cluster", "Alarm": "Maintenance", "Status": "Maintenance",
+		"Defragment": "Maintenance", "MoveLeader": "Maintenance", "Downgrade": "Maintenance",
 	}[method]
 	if method == "Compaction" {
 		method = "Compact"

@@ -11,6 +11,7 @@ import (
 
 var maintenanceDifferential = []differentialScenario{
 	{"members, status, health", clusterState},
+	{"defragmentation, leadership, downgrades", upkeep},
 	{"alarms raised and cleared", alarms},
 	{"requests without space", withoutSpace},
 	{"requests on a corrupt cluster", withCorruption},
@@ -47,6 +48,21 @@ func clusterState(d *differential) {
 		lists[d.index(side)] = textOrError(answer, err)
 	})
 	d.same("health list", lists)
+}
+
+func upkeep(d *differential) {
+	d.call(&pb.DefragmentRequest{})
+	d.call(&pb.MoveLeaderRequest{})
+	d.call(&pb.MoveLeaderRequest{TargetID: 7})
+	const validate, cancel = pb.DowngradeRequest_VALIDATE, pb.DowngradeRequest_CANCEL
+	for _, version := range []string{
+		"3.6", "3.6.0", "3.6.9", "3.7", "3.7.0", "3.5", "3.8", "2.3", "", "3", "x", "3.6.x", "3.6.0.0", "3.x", "-3.6",
+		"3.6.0-rc.1", "3.6-rc.1", "3.6.0+build", " 3.6", "03.6", "3.06", "3.6.",
+	} {
+		d.call(&pb.DowngradeRequest{Action: validate, Version: version})
+	}
+	d.call(&pb.DowngradeRequest{Action: cancel})
+	d.call(&pb.DowngradeRequest{Action: 7})
 }
 
 func textOrError(answer proto.Message, err error) string {

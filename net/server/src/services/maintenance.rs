@@ -107,6 +107,53 @@ impl EtcdService {
         }))
     }
 
+    /// Nothing is left to do: space is given back while the member serves, and nobody waits for it.
+    pub(super) fn defragment(&self, message: Bytes) -> Result<Bytes, Status> {
+        let _request: pb::DefragmentRequest = decode(message)?;
+        Ok(encoded(&pb::DefragmentResponse { header: None }))
+    }
+
+    /// The only member leads, and can hand over to nobody else.
+    pub(super) fn move_leader(&self, message: Bytes) -> Result<Bytes, Status> {
+        let request: pb::MoveLeaderRequest = decode(message)?;
+        if !self.node.has_leader() {
+            return Err(grpc::status::NOT_LEADER);
+        }
+        if request.target_id != self.node.header().member_id {
+            return Err(grpc::status::BAD_LEADER_TRANSFEREE);
+        }
+        Ok(encoded(&pb::MoveLeaderResponse { header: None }))
+    }
+
+    /// Whether a downgrade to a version could begin. None can be begun yet, so there is none to cancel.
+    pub(super) async fn downgrade(&self, message: Bytes) -> Result<Bytes, Status> {
+        use pb::downgrade_request::DowngradeAction;
+        let request: pb::DowngradeRequest = decode(message)?;
+        let version = self.cluster_version().await;
+        let version = version.ok_or(grpc::status::CLUSTER_VERSION_UNAVAILABLE)?;
+        let (major, minor) = minor_version(version).unwrap_or_default();
+        match DowngradeAction::try_from(request.action) {
+            Ok(DowngradeAction::Validate) => {
+                let target = minor_version(&request.version);
+                let target = target.ok_or(grpc::status::WRONG_DOWNGRADE_VERSION_FORMAT)?;
+                if target != (major, minor - 1) {
+                    return Err(grpc::status::INVALID_DOWNGRADE_TARGET_VERSION);
+                }
+            }
+            // As in etcd, none need be there.
+            Ok(DowngradeAction::Cancel) => {}
+            Ok(DowngradeAction::Enable) => {
+                let text = "ringd: Downgrade ENABLE is not supported yet";
+                return Err(Status::fixed(Code::Unimplemented, text));
+            }
+            Err(_) => return Err(Status::fixed(Code::Unknown, "etcdserver: unknown method")),
+        }
+        Ok(encoded(&pb::DowngradeResponse {
+            header: proto_header(self.header()),
+            version: format!("{major}.{minor}"),
+        }))
+    }
+
     pub(super) fn health_check(&self, message: Bytes) -> Result<Bytes, Status> {
         let request: health::HealthCheckRequest = decode(message)?;
         if !request.service.is_empty() {
@@ -170,6 +217,21 @@ impl EtcdService {
         let is_set = self.node.cluster_version_is_set().await;
         is_set.unwrap_or(false).then_some(CLUSTER_VERSION)
     }
+}
+
+/// Major and minor number of a semantic version, whose patch may be missing.
+fn minor_version(text: &str) -> Option<(i64, i64)> {
+    let (numbers, suffix) = match text.find(['-', '+']) {
+        Some(at) => text.split_at(at),
+        None => (text, ""),
+    };
+    let parts: Vec<&str> = numbers.split('.').collect();
+    if !(2..=3).contains(&parts.len()) || parts.len() == 2 && !suffix.is_empty() {
+        return None;
+    }
+    let number = |part: &&str| part.parse::<i64>().ok().filter(|number| *number >= 0);
+    let numbers: Option<Vec<i64>> = parts.iter().map(number).collect();
+    numbers.map(|numbers| (numbers[0], numbers[1]))
 }
 
 /// An alarm in the words of etcd's Status, which leave out a member 0.
