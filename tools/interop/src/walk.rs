@@ -241,8 +241,7 @@ impl<'a> Walker<'a> {
             String::from_utf8_lossy(&output.stdout).into_owned()
         };
         let text = match words {
-            ["endpoint", "status"] => blank_columns(&text, ", "),
-            ["endpoint", "status", "-w", "table"] => blank_columns(&text, " │ "),
+            ["endpoint", "status", ..] => blank_columns(&blank_columns(&text, ", "), " │ "),
             _ => text,
         };
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -367,16 +366,19 @@ fn split(line: &str) -> Vec<String> {
     words
 }
 
+/// What has fewer is no line of `endpoint status`.
+const STATUS_COLUMNS_MIN: usize = 9;
+
 /// The simple form of `endpoint status` has no names: columns are known by their place.
 fn blank_columns(text: &str, separator: &str) -> String {
     text.lines()
         .map(|line| {
             let columns: Vec<&str> = line.split(separator).collect();
             // Sizes and consensus positions, in the new and in the old release's table.
-            let blank: &[usize] = if columns.len() > 10 {
-                &[4, 5, 6, 10, 11, 12]
-            } else {
-                &[3, 6, 7, 8]
+            let blank: &[usize] = match columns.len() {
+                0..STATUS_COLUMNS_MIN => &[],
+                STATUS_COLUMNS_MIN..=10 => &[3, 6, 7, 8],
+                _ => &[4, 5, 6, 10, 11, 12],
             };
             let columns: Vec<&str> = columns
                 .into_iter()

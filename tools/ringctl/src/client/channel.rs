@@ -6,7 +6,7 @@
 //!                                          HEADERS grpc-status, grpc-message
 //! ```
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -139,8 +139,20 @@ impl Channel {
                 Ok(Err(error)) => error,
                 _ => error,
             };
+            // A server that misses our certificate says so and hangs up: which of both is seen first is chance.
+            let hung_up = error.get_io().is_some_and(|error| {
+                matches!(
+                    error.kind(),
+                    ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof
+                )
+            });
+            let cause = if scheme == "https" && hung_up {
+                format!("the server hung up; is a client certificate required? ({error})")
+            } else {
+                format!("it does not answer as an etcd server: {error}")
+            };
             return Err(DialError {
-                cause: format!("it does not answer as an etcd server: {error}"),
+                cause,
                 go: format!("error reading server preface: {error}"),
             });
         }
