@@ -8,7 +8,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use engine::command::{Command, LeaseId, Operation, Reply, TxnReply};
+use engine::command::{LeaseId, Reply, TxnReply};
 use engine::key::KeyRange;
 use engine::watch::{EventList, Output, WatchSpec};
 use grpc::mapping::{Header, operation};
@@ -144,15 +144,13 @@ impl EtcdService {
         context: &CallContext,
         lease: i64,
     ) -> Result<LeaseId, Status> {
-        match lease {
-            0 => {
-                let id = self.choose_lease_id();
-                let ttl = SESSION_TTL.max(self.node.options().lease_ttl_min());
-                let grant = Command::LeaseGrant { id, ttl };
-                self.execute(context, Operation::Write(grant)).await?;
-                Ok(id)
-            }
-            _ => Ok(LeaseId(lease)),
+        if lease != 0 {
+            return Ok(LeaseId(lease));
+        }
+        let granted = self.grant(context, LeaseId::NONE, SESSION_TTL).await?;
+        match granted.reply {
+            Reply::LeaseGrant { id, .. } => Ok(id),
+            _ => unreachable!("a grant answers a grant"),
         }
     }
 

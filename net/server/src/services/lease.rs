@@ -8,6 +8,7 @@ use grpc::proto::etcdserverpb as pb;
 use grpc::{CallContext, Method, RequestStream, ResponseSink, Status};
 
 use super::{EtcdService, encoded, proto_header, wire_header, write_status};
+use crate::node::Answer;
 
 impl EtcdService {
     pub(super) async fn lease_grant(
@@ -19,20 +20,25 @@ impl EtcdService {
         let Operation::Write(Command::LeaseGrant { id, ttl }) = operation else {
             unreachable!("a lease grant is a write")
         };
-        let id = if id == LeaseId::NONE {
-            self.choose_lease_id()
-        } else {
-            id
-        };
-        let ttl = ttl.max(self.node.options().lease_ttl_min());
-        let grant = Operation::Write(Command::LeaseGrant { id, ttl });
-        let answer = self.execute(context, grant).await?;
+        let answer = self.grant(context, id, ttl).await?;
         Ok(encode_reply(&wire_header(answer.header), &answer.reply))
     }
 
-    /// A random positive id; a collision is answered as such by the store.
-    pub(super) fn choose_lease_id(&self) -> LeaseId {
-        LeaseId(((self.node.world().random_u64() >> 1) as i64).max(1))
+    /// Grants a lease with the time to live that was asked for, or the shortest there is. Without an id it gets a random
+    /// positive one; a collision is answered as such by the store.
+    pub(super) async fn grant(
+        &self,
+        context: &CallContext,
+        id: LeaseId,
+        ttl: i64,
+    ) -> Result<Answer, Status> {
+        let id = match id {
+            LeaseId::NONE => LeaseId(((self.node.world().random_u64() >> 1) as i64).max(1)),
+            chosen => chosen,
+        };
+        let ttl = ttl.max(self.node.options().lease_ttl_min());
+        let grant = Operation::Write(Command::LeaseGrant { id, ttl });
+        self.execute(context, grant).await
     }
 
     pub(super) async fn lease_keep_alive(

@@ -6,6 +6,7 @@ use grpc::proto::etcdserverpb::{
     MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
     MemberUpdateRequest, MemberUpdateResponse, MoveLeaderRequest, StatusRequest, StatusResponse,
 };
+use prost::Message;
 
 use crate::client::Repeat;
 use crate::context::{Context, client};
@@ -13,8 +14,8 @@ use crate::exit::{self, Exit, arguments};
 use crate::go::number;
 use crate::go::quote::quote;
 use crate::out;
-use crate::print::Format;
 use crate::print::cluster::{Changed, Moved};
+use crate::print::{Format, Printer};
 
 use super::request::serializable;
 
@@ -71,6 +72,18 @@ fn fault(url: &str) -> Option<String> {
     }
 }
 
+/// Asks for a change of the members.
+async fn change<Q: Message, A: Message + Default>(
+    context: &mut Context,
+    method: Method,
+    request: &Q,
+) -> Result<(A, Printer), Exit> {
+    let (client, printer) = context.connect().await?;
+    let deadline = context.deadline();
+    let answer = client.unary(method, request, Repeat::Never, deadline);
+    Ok((answer.await?, printer))
+}
+
 pub(super) async fn add(mut context: Context) -> Result<(), Exit> {
     let name = match context.arguments() {
         [] => return arguments("member name not provided"),
@@ -89,15 +102,8 @@ pub(super) async fn add(mut context: Context) -> Result<(), Exit> {
         peer_ur_ls: peer_urls(&context)?,
         is_learner: context.invocation.truth("learner"),
     };
-    let (client, printer) = context.connect().await?;
-    let answer: MemberAddResponse = client
-        .unary(
-            Method::MemberAdd,
-            &request,
-            Repeat::Never,
-            context.deadline(),
-        )
-        .await?;
+    let (answer, printer): (MemberAddResponse, _) =
+        change(&mut context, Method::MemberAdd, &request).await?;
     printer.print(&answer)?;
     if printer.format == Format::Simple {
         let added = answer.member.as_ref().map_or(0, |member| member.id);
@@ -144,16 +150,9 @@ pub(super) async fn list(mut context: Context) -> Result<(), Exit> {
 
 pub(super) async fn remove(mut context: Context) -> Result<(), Exit> {
     let id = id(&context)?;
-    let (client, printer) = context.connect().await?;
     let request = MemberRemoveRequest { id };
-    let answer: MemberRemoveResponse = client
-        .unary(
-            Method::MemberRemove,
-            &request,
-            Repeat::Never,
-            context.deadline(),
-        )
-        .await?;
+    let (answer, printer): (MemberRemoveResponse, _) =
+        change(&mut context, Method::MemberRemove, &request).await?;
     printer.print(&Changed {
         id,
         done: "removed from",
@@ -168,15 +167,8 @@ pub(super) async fn update(mut context: Context) -> Result<(), Exit> {
         id,
         peer_ur_ls: peer_urls(&context)?,
     };
-    let (client, printer) = context.connect().await?;
-    let answer: MemberUpdateResponse = client
-        .unary(
-            Method::MemberUpdate,
-            &request,
-            Repeat::Never,
-            context.deadline(),
-        )
-        .await?;
+    let (answer, printer): (MemberUpdateResponse, _) =
+        change(&mut context, Method::MemberUpdate, &request).await?;
     printer.print(&Changed {
         id,
         done: "updated in",
@@ -187,16 +179,9 @@ pub(super) async fn update(mut context: Context) -> Result<(), Exit> {
 
 pub(super) async fn promote(mut context: Context) -> Result<(), Exit> {
     let id = id(&context)?;
-    let (client, printer) = context.connect().await?;
     let request = MemberPromoteRequest { id };
-    let answer: MemberPromoteResponse = client
-        .unary(
-            Method::MemberPromote,
-            &request,
-            Repeat::Never,
-            context.deadline(),
-        )
-        .await?;
+    let (answer, printer): (MemberPromoteResponse, _) =
+        change(&mut context, Method::MemberPromote, &request).await?;
     printer.print(&Changed {
         id,
         done: "promoted in",

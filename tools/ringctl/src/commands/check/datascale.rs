@@ -1,14 +1,12 @@
 //! `check datascale`: how much memory does a data set need?
 
-use std::rc::Rc;
-
 use crate::client::{endpoint::Endpoint, metrics};
-use crate::context::{Context, client};
+use crate::context::Context;
 use crate::exit::{self, Exit};
 use crate::out;
 
 use super::load::{self, Load};
-use super::{compact, defragment, delete, print_errors, refuse_keys, size};
+use super::{compact, connect, defragment, delete, print_errors, refuse_keys, size};
 
 /// A key and its value together.
 const PAIR_BYTES: usize = 1024;
@@ -22,10 +20,7 @@ pub(in crate::commands) async fn run(mut context: Context) -> Result<(), Exit> {
         _ => (3_000_000, 1_000),
     };
     let (config, _) = context.settings().await?;
-    let mut connected = Vec::with_capacity(clients);
-    for _ in 0..clients {
-        connected.push(Rc::new(client(config.clone()).await?));
-    }
+    let connected = connect(&config, clients).await?;
     let prefix = context.invocation.text("prefix");
     refuse_keys(
         &connected[0],

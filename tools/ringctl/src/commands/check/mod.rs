@@ -5,6 +5,7 @@ pub(super) mod load;
 pub(super) mod perf;
 mod statistics;
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use grpc::Method;
@@ -40,6 +41,15 @@ fn size(name: &str) -> Result<&'static str, Exit> {
 
 fn tidy_deadline() -> Deadline {
     Some(Instant::now() + TIDY)
+}
+
+/// So many clients, each with its own connections.
+async fn connect(config: &Config, clients: usize) -> Result<Vec<Rc<Client>>, Exit> {
+    let mut connected = Vec::with_capacity(clients);
+    for _ in 0..clients {
+        connected.push(Rc::new(client(config.clone()).await?));
+    }
+    Ok(connected)
 }
 
 /// Refuses to work where there are keys already.

@@ -1,14 +1,13 @@
 //! `check perf`: does the cluster keep up with a load for a minute?
 
-use std::rc::Rc;
 use std::time::Duration;
 
-use crate::context::{Context, client};
+use crate::context::Context;
 use crate::exit::{self, Exit};
 use crate::out;
 
 use super::load::{self, Load};
-use super::{compact, defragment, delete, print_errors, refuse_keys, size, tidy_deadline};
+use super::{compact, connect, defragment, delete, print_errors, refuse_keys, size, tidy_deadline};
 
 /// How long the load lasts.
 const LENGTH: Duration = Duration::from_secs(60);
@@ -25,10 +24,7 @@ pub(in crate::commands) async fn run(mut context: Context) -> Result<(), Exit> {
         _ => (15_000, 1_000),
     };
     let (config, _) = context.settings().await?;
-    let mut connected = Vec::with_capacity(clients);
-    for _ in 0..clients {
-        connected.push(Rc::new(client(config.clone()).await?));
-    }
+    let connected = connect(&config, clients).await?;
     let prefix = context.invocation.text("prefix");
     refuse_keys(
         &connected[0],
