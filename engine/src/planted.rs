@@ -40,6 +40,10 @@ pub enum Bug {
     TombstoneAtCompactionDropped,
     /// A pass begins behind the former compaction's revision instead of at it.
     CompactionSkipsOldTarget,
+    /// A page that was frozen with versions exactly at a pass's target counts as settled by it.
+    ChangedAtTargetSettled,
+    /// A page counts as settled although it changed after its image.
+    ChangedSinceImageSettled,
     /// A dropped version's record is released twice.
     ReleaseTwice,
     /// The copy of one record is taken for every version of its key.

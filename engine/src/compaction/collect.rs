@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::settle::{Candidate, may_be_live, settle_key};
-use super::{COLLECT_ON_DEMAND_PERCENT, LEAVES_PER_SLICE, Maintained, Parts, RECORDS_PER_SLICE};
-use crate::events::{Loc, SegmentId};
+use super::{
+    COLLECT_ON_DEMAND_PERCENT, KEYS_PER_SLICE, LEAVES_PER_SLICE, Maintained, Parts,
+    RECORDS_PER_SLICE,
+};
+use crate::events::{Loc, Record, SegmentId};
 use crate::revision::Revision;
 use crate::step::{Step, ready};
 
-/// Lookups of one slice.
-const LOOKUPS_PER_SLICE: usize = RECORDS_PER_SLICE / 2;
 /// Records of one key that are copied in one go.
 const RECORDS_PER_KEY: usize = 128;
 
@@ -123,15 +124,15 @@ impl Collector {
 
 /// Looks at the next records.
 fn gather(victim: &mut Victim, parts: &mut Parts<'_>, batch_bytes_max: u64) -> Step<()> {
-    let mut lookups = 0;
+    let (mut records, mut lookups) = (0, 0);
     while let Some(offset) = victim.offset {
         if victim.batch_bytes >= batch_bytes_max {
             break;
         }
-        if lookups == LOOKUPS_PER_SLICE {
+        if records == RECORDS_PER_SLICE || lookups == KEYS_PER_SLICE {
             return Step::Ready(());
         }
-        lookups += 1;
+        records += 1;
         let Some(cursor) = parts.log.cursor_at(victim.segment, offset) else {
             victim.offset = None;
             break;
@@ -139,13 +140,18 @@ fn gather(victim: &mut Victim, parts: &mut Parts<'_>, batch_bytes_max: u64) -> S
         let Some((loc, record)) = ready!(parts.log.read(cursor, i64::MAX)) else {
             panic!("{:?} ends at {offset}", victim.segment);
         };
-        let (key, revision) = (record.key.to_vec(), record.revision);
+        let revision = record.revision;
         let next = parts.log.behind(cursor, loc);
-        if ready!(may_be_live(parts, &key, revision, loc)) {
+        if !parts.log.is_dead(loc) {
+            lookups += 1;
             let bytes = parts.log.bytes_of(loc).expect("a record that was read");
             let bytes = bytes.to_vec();
-            victim.batch_bytes += (bytes.len() + key.len()) as u64;
-            victim.batch.insert((key, revision), (loc, bytes));
+            let record = Record::parse(&bytes).expect("a record that was read");
+            if ready!(may_be_live(parts, record.key, revision, loc)) {
+                let key = record.key.to_vec();
+                victim.batch_bytes += (bytes.len() + key.len()) as u64;
+                victim.batch.insert((key, revision), (loc, bytes));
+            }
         }
         victim.offset = parts.log.offset_in(victim.segment, next);
     }
@@ -166,7 +172,7 @@ fn settle(victim: &mut Victim, parts: &mut Parts<'_>) -> Step<bool> {
         records += victim.current.len();
         victim.current.clear();
         leaves += usize::from(last.replace(leaf) != Some(leaf));
-        if leaves >= LEAVES_PER_SLICE || records >= LOOKUPS_PER_SLICE {
+        if leaves >= LEAVES_PER_SLICE || records >= KEYS_PER_SLICE {
             return Step::Ready(false);
         }
     }

@@ -6,7 +6,7 @@
 //! `docs/internals/compaction.md`.
 //!
 //! ```text
-//! Compact(C) ─▶ pass over the events of [C_old, C] ─▶ versions dropped ─▶ live bytes of segments fall
+//! Compact(C) ─▶ pass over what changed since C_old ─▶ versions dropped ─▶ live bytes of segments fall
 //!                                                                              │
 //!          files deleted ◀─ image without it published ◀─ freeze ◀─ segment empty ◀─ live records copied
 //! ```
@@ -39,7 +39,9 @@
 //! - Changing requests look at the newest version only, which goes only if it is a tombstone: no key.
 
 mod chain;
+mod changed;
 mod collect;
+mod cut;
 mod hash;
 mod pass;
 mod scrub;
@@ -61,12 +63,14 @@ use crate::tree::{Pages, Tree};
 /// Segments with a smaller part of live bytes than this are collected, in percent.
 pub const COLLECT_BELOW_PERCENT: u64 = 50;
 /// The same while requests need the disk.
-pub const COLLECT_UNDER_PRESSURE_PERCENT: u64 = 30;
+pub const COLLECT_UNDER_PRESSURE_PERCENT: u64 = 20;
 /// The same on demand.
 pub const COLLECT_ON_DEMAND_PERCENT: u64 = 90;
 
 /// Leaves that one slice enters at most.
 pub(crate) const LEAVES_PER_SLICE: usize = 32;
+/// Keys that one slice looks up at most.
+pub(crate) const KEYS_PER_SLICE: usize = 128;
 /// Event records that one slice reads at most.
 pub(crate) const RECORDS_PER_SLICE: usize = 512;
 

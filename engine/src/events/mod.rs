@@ -12,6 +12,7 @@
 //! ```
 
 mod cache;
+mod dead;
 mod disk;
 mod held;
 mod load;
@@ -58,6 +59,9 @@ const WINDOWS_PART: u64 = 4;
 /// The part of the memory for the newest pieces that goes to settled ones.
 const SETTLED_PART: u64 = 8;
 
+/// What the memory of dead records may take: half a percent of some gigabytes of segments.
+const DEAD_BYTES_MAX: u64 = 8 << 20;
+
 /// The event log.
 ///
 /// Invariants: numbers of segments are above those of all before, of either kind; revisions ascend strictly
@@ -76,6 +80,8 @@ pub(crate) struct EventLog {
     /// Sums over the segments.
     valid_bytes: u64,
     live_bytes: u64,
+    /// Bytes that may still be taken to remember which records are dead.
+    dead_room: u64,
     /// Segments that the image under way does without and the published one has, with their bytes.
     leaving: Vec<(SegmentId, u64)>,
     /// The last need that named a segment which has gone.
@@ -131,6 +137,7 @@ impl EventLog {
             next_number: 1,
             valid_bytes: 0,
             live_bytes: 0,
+            dead_room: DEAD_BYTES_MAX,
             leaving: Vec::new(),
             dropped: None,
             records: Cache::new(records_bytes),
@@ -249,13 +256,15 @@ impl EventLog {
 
     /// A version that named the record at `loc` is gone.
     pub(crate) fn release(&mut self, loc: Loc) {
-        let live = self
+        let mut room = self.dead_room;
+        let segment = self
             .segment_mut(loc.segment)
-            .map(|segment| &mut segment.live_bytes)
             .expect("a segment that a version named");
-        let len = u64::from(loc.len);
+        let (live, len) = (&mut segment.live_bytes, u64::from(loc.len));
         assert!(*live >= len, "{live} live bytes, {loc:?} released");
         *live -= len;
+        segment.dead.note(loc.offset, segment.capacity, &mut room);
+        self.dead_room = room;
         self.live_bytes -= len;
         self.records.remove((loc.segment.raw(), loc.offset));
         self.passing.remove((loc.segment.raw(), loc.offset));

@@ -1,6 +1,7 @@
 //! One segment of the event log: what is known of it without its bytes.
 
 use super::SegmentId;
+use super::dead::DeadRecords;
 use super::record::padded;
 use crate::revision::Revision;
 
@@ -89,6 +90,8 @@ pub(super) struct Segment {
     pub(super) file: SegmentFile,
     /// No version names it and none will: the next image does without it.
     pub(super) retired: bool,
+    /// Records that versions named and do not any more.
+    pub(super) dead: DeadRecords,
 }
 
 impl Segment {
@@ -104,6 +107,7 @@ impl Segment {
             pieces_before,
             file: SegmentFile::Absent,
             retired: false,
+            dead: DeadRecords::default(),
         }
     }
 

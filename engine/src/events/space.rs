@@ -34,6 +34,12 @@ impl EventLog {
         self.segment(id).expect("a segment of this log").live_bytes
     }
 
+    /// Whether the version that named the record at `loc` is known to be gone.
+    pub(crate) fn is_dead(&self, loc: Loc) -> bool {
+        self.segment(loc.segment)
+            .is_some_and(|segment| segment.dead.has(loc.offset))
+    }
+
     /// Bytes of the record at `loc`, if they are in memory.
     pub(crate) fn bytes_of(&self, loc: Loc) -> Option<&[u8]> {
         self.bytes_in_memory(loc)
@@ -76,9 +82,12 @@ impl EventLog {
 
     /// No version names a record of this segment any more, and none will.
     pub(crate) fn retire(&mut self, id: SegmentId) {
+        let mut room = self.dead_room;
         let segment = self.segment_mut(id).expect("a segment of this log");
         assert_eq!(segment.live_bytes, 0, "{id:?} retires");
         segment.retired = true;
+        segment.dead.clear(&mut room);
+        self.dead_room = room;
     }
 
     /// The first written piece behind this one, in the order of kinds, segments and offsets; and its need.

@@ -25,8 +25,8 @@ use bytes::Bytes;
 use diskio::{FileName, IoFailure, IoId, IoOutput, IoRequest};
 
 pub use types::{
-    CountCursor, Counted, Event, EventChunk, EventQuery, LoadError, MissingHook, RangeSet, Scan,
-    ScanChunk, Sizes, StoreConfig, Version,
+    CompactionWay, CountCursor, Counted, Event, EventChunk, EventQuery, LoadError, MissingHook,
+    RangeSet, Scan, ScanChunk, Sizes, StoreConfig, Version,
 };
 
 use crate::compaction::{Collector, Pass, Scrubber};
@@ -105,7 +105,7 @@ impl Store {
             event_hashes: 0,
             scratch: Vec::new(),
             interrupted: Interrupted::default(),
-            pass: Pass::restore(0, Revision::default()),
+            pass: Pass::new(config.compaction_way),
             collector: Collector::new(config.collection_bytes_max),
             scrubber: Scrubber::default(),
             pass_turn: true,
@@ -132,7 +132,11 @@ impl Store {
             event_hashes: frozen.event_hashes,
             scratch: Vec::new(),
             interrupted: Interrupted::default(),
-            pass: Pass::restore(frozen.compacted, frozen.compaction_next),
+            pass: Pass::restore(
+                frozen.compacted,
+                frozen.compaction_next,
+                config.compaction_way,
+            ),
             collector: Collector::new(config.collection_bytes_max),
             scrubber: Scrubber::default(),
             pass_turn: true,
@@ -216,6 +220,9 @@ impl Store {
         let (keys, compacted) = (self.live_keys, self.compact_revision);
         let event_hashes = self.event_hashes;
         let compaction_next = self.pass.next();
+        // Of events whose segments have gone, none was above the compact revision.
+        let newest = self.log.last().main.max(compacted);
+        self.pass.frozen(id, newest, self.pages.unwritten() as u64);
         self.image
             .freeze(id, attachment, table, &mut self.pages, |pages| Frozen {
                 root: tree.root_image(pages),

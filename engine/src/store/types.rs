@@ -33,6 +33,8 @@ pub struct StoreConfig {
     /// Live records of a segment that is emptied are copied in batches of about this many bytes, each in key
     /// order.
     pub collection_bytes_max: u64,
+    /// How compactions find their keys.
+    pub compaction_way: CompactionWay,
     /// Declares clean pages and values missing, to exercise every caller's retry.
     pub missing: Option<MissingHook>,
 }
@@ -50,9 +52,22 @@ impl StoreConfig {
             value_cache_bytes: 32 << 20,
             page_cache_bytes: 64 << 20,
             collection_bytes_max: 16 << 20,
+            compaction_way: CompactionWay::Cheaper,
             missing: None,
         }
     }
+}
+
+/// How a compaction finds the keys from which it takes something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CompactionWay {
+    /// By the pages that have changed or by the events, whichever are fewer.
+    #[default]
+    Cheaper,
+    /// By the events, always.
+    Events,
+    /// By the pages, always.
+    Pages,
 }
 
 /// Test mode: makes pages and values missing until they are loaded.

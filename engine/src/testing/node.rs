@@ -15,7 +15,7 @@ use crate::read::{
 };
 use crate::shard::{Damage, EventsRequest, PinId, Shard, ShardReply, ShardRequest};
 use crate::step::{Need, Step};
-use crate::store::{EventChunk, MissingHook, StoreConfig};
+use crate::store::{CompactionWay, EventChunk, MissingHook, StoreConfig};
 use crate::txn::ReadTxn;
 
 /// Far more attempts than any request of these tests takes.
@@ -574,6 +574,11 @@ fn store_config(config: &NodeConfig, disk: Option<DiskConfig>, number: u16) -> S
     let mut store = StoreConfig::new(number, config.seed);
     store.segment_bytes_first = 1 << 14;
     store.segment_bytes_max = 1 << 16;
+    store.compaction_way = match (config.seed + u64::from(number)) % 3 {
+        0 => CompactionWay::Cheaper,
+        1 => CompactionWay::Events,
+        _ => CompactionWay::Pages,
+    };
     store.missing = config.missing.map(|missing| MissingHook {
         seed: missing.seed ^ u64::from(number),
         ..missing

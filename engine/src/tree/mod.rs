@@ -201,6 +201,49 @@ impl Tree {
         }
     }
 
+    /// The first leaf with keys from `from` on that has changed after the freeze of `generation`, and its first
+    /// such cell.
+    ///
+    /// After a need `beyond` is where the keys behind the needed page begin, if there are more.
+    pub(crate) fn changed_leaf(
+        &mut self,
+        pages: &mut Pages,
+        from: &[u8],
+        generation: u32,
+        beyond: &mut Option<Vec<u8>>,
+    ) -> Step<Option<(SlotId, usize)>> {
+        let mut from = from.to_vec();
+        *beyond = None;
+        if pages.is_unchanged_since(self.root, generation) {
+            return Step::Ready(None);
+        }
+        let mut slot = ready!(self.enter_root(pages));
+        while pages[slot].level() > 0 {
+            let page = &pages[slot];
+            let first = page.child_of(&from);
+            let mut children = first..page.children();
+            let changed =
+                children.find(|&child| !pages.is_unchanged_since(page.child(child), generation));
+            let Some(child) = changed else {
+                let Some(high) = page.high() else {
+                    return Step::Ready(None);
+                };
+                // Down again from the root, to what is behind this page.
+                from = high.to_vec();
+                slot = ready!(self.enter_root(pages));
+                continue;
+            };
+            let (low, high) = page.fences_of_child(child);
+            if child > first {
+                from = low;
+            }
+            *beyond = high;
+            slot = ready!(pages.follow(Place::Child { slot, child }));
+        }
+        let cell = pages[slot].search(&from).unwrap_or_else(|cell| cell);
+        Step::Ready(Some((slot, cell)))
+    }
+
     fn enter_root(&mut self, pages: &mut Pages) -> Step<SlotId> {
         match pages.enter(self.root) {
             Ok(slot) => Step::Ready(slot),

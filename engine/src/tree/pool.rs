@@ -7,6 +7,7 @@ use super::frame::{Frame, State, raw};
 use super::missing::MissingPages;
 use crate::mvcc::versions;
 use crate::page::{Expectation, PAGE_BYTES, Page, PageKind, PageRef, SlotId, Swip, blocks_of};
+use crate::planted::{Bug, planted};
 use crate::step::{Need, Step};
 use crate::store::StoreConfig;
 
@@ -173,6 +174,21 @@ impl Pages {
 
     pub(super) fn frame_mut(&mut self, slot: SlotId) -> &mut Frame {
         &mut self.frames[slot.0 as usize]
+    }
+
+    /// Whether the page behind a reference is as the freeze of `generation` or an older one found it, and with
+    /// it all pages below. Enters none.
+    pub(crate) fn is_unchanged_since(&self, swip: Swip, generation: u32) -> bool {
+        let image = match swip {
+            Swip::Resident(slot) => {
+                let frame = self.frame(slot);
+                let counts = frame.state != State::Dirty || planted(Bug::ChangedSinceImageSettled);
+                frame.image.filter(|_| counts)
+            }
+            Swip::Disk(image) => Some(image),
+            Swip::Absent => return true,
+        };
+        image.is_some_and(|image| image.generation <= generation)
     }
 
     /// Takes in a new page, which `parent` is about to refer to.

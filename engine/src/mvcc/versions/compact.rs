@@ -55,6 +55,14 @@ pub(crate) fn entries<'a>(list: &List<'a>) -> impl Iterator<Item = Entry> + use<
     std::iter::once(list.newest).chain(list.older())
 }
 
+/// Whether [`compact`] takes nothing from the cell of a key, whatever stands in its overflow pages.
+pub(crate) fn is_settled(payload: &[u8], horizon: &Horizon) -> bool {
+    let list = list(payload);
+    let is_alone = list.older.is_empty() && list.overflow == Swip::Absent;
+    let newest = &list.newest;
+    is_alone && (newest.version.modified.main > horizon.horizon || !horizon.takes(newest))
+}
+
 /// Applies `horizon` to a list. A list that stays shorter is written to `kept`, without a reference
 /// to older versions; what goes is appended to `dropped`.
 pub(crate) fn compact(

@@ -68,6 +68,11 @@ fn compaction_skips_old_target() {
 }
 
 #[test]
+fn changed_since_image_settled() {
+    is_found_on_disk(Bug::ChangedSinceImageSettled);
+}
+
+#[test]
 fn tombstone_at_compaction_dropped() {
     is_found_on_disk(Bug::TombstoneAtCompactionDropped);
 }

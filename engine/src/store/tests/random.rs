@@ -80,6 +80,11 @@ impl Pair {
             tail_bytes_max: random.below(100_000),
             value_cache_bytes: 1 << (20 + random.below(3)),
             collection_bytes_max: 1 << (10 + random.below(10)),
+            compaction_way: match seed / 3 % 3 {
+                0 => CompactionWay::Cheaper,
+                1 => CompactionWay::Events,
+                _ => CompactionWay::Pages,
+            },
             missing: (around == Around::DiskAndMissing).then_some(hook),
             ..StoreConfig::new(3, seed)
         };
