@@ -56,7 +56,7 @@ pub struct CheckpointOptions {
 impl Default for CheckpointOptions {
     fn default() -> Self {
         CheckpointOptions {
-            operations: 250_000,
+            operations: 330_000,
             log_bytes: 512 << 20,
             dirty_percent: 40,
             idle: Duration::from_secs(600),

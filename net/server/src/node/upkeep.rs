@@ -1,8 +1,8 @@
 //! Upkeep of a member's store: who gets the core when, and when freed space is worth a checkpoint.
 //!
 //! Each core keeps up the shards that live on it; home looks at what all of them show on the board. Runs in
-//! the background class, a slice at a time. While requests come in it takes a tenth of the core, or
-//! half of it once dead bytes outgrow the live ones; otherwise all that is left. What is freed goes from the
+//! the background class, a slice at a time. While requests come in it takes a twentieth of the core, and more
+//! the more dead bytes there are beside the live ones, up to two fifths of it; otherwise all that is left. What is freed goes from the
 //! disk with the next checkpoint, so a member where nothing else asks for one makes one for it.
 
 use std::cell::Cell;
@@ -19,6 +19,12 @@ use crate::cores::HOME;
 use crate::cores::call::{Call, Notice};
 use crate::shards::Upkept;
 
+/// What upkeep takes of a busy core, in percent: so much for each time that the dead bytes are as many as the live ones,
+/// and at most.
+const SHARE_MIN: u32 = 5;
+const SHARE_MAX: u32 = 40;
+/// With so many times the live bytes dead, what is collected is worth more than what it costs.
+const DEAD_TIMES_MAX: u64 = 4;
 /// What a slice is taken for at least.
 const SLICE_MIN: Duration = Duration::from_micros(50);
 /// Checkpoints for the sake of space keep this distance from the one before.
@@ -276,13 +282,10 @@ fn dead_bytes(sizes: Sizes) -> u64 {
     sizes.bytes.saturating_sub(sizes.bytes_in_use)
 }
 
-fn is_mostly_dead(sizes: Sizes) -> bool {
-    dead_bytes(sizes) > sizes.bytes_in_use
-}
-
-/// How dead a segment must be that it is emptied.
+/// How little of a segment may live that it is emptied. While requests come it is worth waiting until nearly all of
+/// it has died by itself: what lives has to be copied.
 fn percent_at(sizes: Sizes, busy: bool) -> u64 {
-    match busy && !is_mostly_dead(sizes) {
+    match busy && dead_bytes(sizes) / DEAD_TIMES_MAX < sizes.bytes_in_use {
         true => COLLECT_UNDER_PRESSURE_PERCENT,
         false => COLLECT_BELOW_PERCENT,
     }
@@ -290,12 +293,22 @@ fn percent_at(sizes: Sizes, busy: bool) -> u64 {
 
 /// How long others have the core after a slice.
 fn pause_after(slice: Duration, sizes: Sizes, busy: bool) -> Duration {
-    let slice = slice.max(SLICE_MIN);
-    match (busy, is_mostly_dead(sizes)) {
-        (false, _) => Duration::ZERO,
-        (true, false) => slice * 9,
-        (true, true) => slice,
+    match busy {
+        false => Duration::ZERO,
+        true => {
+            let percent = share(sizes);
+            slice.max(SLICE_MIN) * (100 - percent) / percent
+        }
     }
+}
+
+/// Percent of a busy core that upkeep takes: the more is dead beside what lives, the more of it.
+fn share(sizes: Sizes) -> u32 {
+    let live = sizes.bytes_in_use.max(1);
+    let percent = dead_bytes(sizes).saturating_mul(SHARE_MIN.into()) / live;
+    u32::try_from(percent)
+        .unwrap_or(SHARE_MAX)
+        .clamp(SHARE_MIN, SHARE_MAX)
 }
 
 #[cfg(test)]
@@ -303,7 +316,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_go_first_until_dead_bytes_outgrow_live_ones() {
+    fn requests_go_first_and_upkeep_gets_more_the_more_is_dead() {
         let millisecond = Duration::from_millis(1);
         let sizes = |bytes, bytes_in_use| Sizes {
             bytes,
@@ -315,11 +328,14 @@ mod tests {
             millisecond.as_micros() * 100 / (millisecond + pause).as_micros()
         };
         assert_eq!(share(sizes(100, 60), false), 100);
-        assert_eq!(share(sizes(100, 60), true), 10);
-        assert_eq!(share(sizes(100, 40), true), 50);
-        assert_eq!(percent_at(sizes(100, 60), true), 30);
-        assert_eq!(percent_at(sizes(100, 60), false), 50);
-        assert_eq!(percent_at(sizes(100, 40), true), 50);
+        assert_eq!(share(sizes(100, 90), true), 5);
+        assert_eq!(share(sizes(100, 50), true), 5);
+        assert_eq!(share(sizes(100, 20), true), 20);
+        assert_eq!(share(sizes(1000, 100), true), 40);
+        assert_eq!(share(sizes(1000, 0), true), 40);
+        assert_eq!(percent_at(sizes(100, 30), true), 20);
+        assert_eq!(percent_at(sizes(100, 30), false), 50);
+        assert_eq!(percent_at(sizes(100, 20), true), 50);
         assert!(pause_after(Duration::ZERO, sizes(1, 1), true) > Duration::ZERO);
     }
 }
