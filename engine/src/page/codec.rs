@@ -109,37 +109,49 @@ impl Page {
     ///
     /// Child references must be on-disk ones.
     pub fn encode(&self, salt: u64) -> Vec<u8> {
-        self.clone().into_image(salt)
+        let mut image = Vec::with_capacity(usize::from(self.blocks()) * BLOCK_BYTES);
+        self.encode_as(self.address(), self.generation(), salt, &mut image);
+        image
     }
 
-    /// [`Page::encode`] of a page that is not needed afterwards.
-    pub(crate) fn into_image(self, salt: u64) -> Vec<u8> {
-        let mut page = self;
-        page.compact();
-        let blocks = page.blocks();
+    /// Appends the image as [`Page::encode`] would give it under this identity.
+    pub(crate) fn encode_as(&self, address: u64, generation: u32, salt: u64, images: &mut Vec<u8>) {
+        let blocks = self.blocks();
         let len = usize::from(blocks) * BLOCK_BYTES;
-        let shift = PAGE_BYTES - len;
-        page.set_u16(at::BLOCKS, usize::from(blocks));
-        let top = page.u16(at::HEAP_TOP);
-        let slots_end = Self::slot_at(page.len());
-        page.move_offsets(|offset| offset - shift);
-        let mut image = vec![0; len];
-        image[..slots_end].copy_from_slice(&page.bytes[..slots_end]);
-        image[top - shift..].copy_from_slice(&page.bytes[top..]);
+        let begin = images.len();
+        images.resize(begin + len, 0);
+        let image = &mut images[begin..];
+        let slots_end = Self::slot_at(self.len());
+        image[..slots_end].copy_from_slice(&self.bytes[..slots_end]);
+        let mut top = len;
+        let mut place = |field: usize, bytes: &[u8]| {
+            let end = top;
+            top -= bytes.len();
+            image[top..end].copy_from_slice(bytes);
+            image[field..field + 2].copy_from_slice(&(top as u16).to_le_bytes());
+        };
+        place(at::LOW, self.low());
+        if let Some(high) = self.high() {
+            place(at::HIGH, high);
+        }
+        for index in 0..self.len() {
+            place(Self::slot_at(index), self.cell(index));
+        }
+        let mut put =
+            |field: usize, bytes: &[u8]| image[field..field + bytes.len()].copy_from_slice(bytes);
+        put(at::HEAP_TOP, &(top as u16).to_le_bytes());
+        put(at::DEAD, &[0; 2]);
+        put(at::BLOCKS, &u16::from(blocks).to_le_bytes());
+        put(at::ADDRESS, &address.to_le_bytes());
+        put(at::GENERATION, &generation.to_le_bytes());
         let sum = xxh3_64_with_seed(&image[8..], salt);
         image[..8].copy_from_slice(&sum.to_le_bytes());
-        image
     }
 
     fn move_offsets(&mut self, shift: impl Fn(usize) -> usize) {
         let high = (self.u16(at::HIGH) != 0).then_some(at::HIGH);
         let slots = (0..self.len()).map(Self::slot_at);
-        let fields: Vec<usize> = [at::HEAP_TOP, at::LOW]
-            .into_iter()
-            .chain(high)
-            .chain(slots)
-            .collect();
-        for field in fields {
+        for field in [at::HEAP_TOP, at::LOW].into_iter().chain(high).chain(slots) {
             let offset = shift(self.u16(field));
             self.set_u16(field, offset);
         }

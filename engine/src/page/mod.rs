@@ -174,11 +174,6 @@ impl Page {
         self.u32(at::GENERATION)
     }
 
-    pub(crate) fn set_identity(&mut self, address: u64, generation: u32) {
-        self.bytes[at::ADDRESS..][..8].copy_from_slice(&address.to_le_bytes());
-        self.set_u32(at::GENERATION, generation);
-    }
-
     /// Number of cells.
     pub fn len(&self) -> usize {
         self.u16(at::COUNT)

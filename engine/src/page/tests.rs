@@ -4,6 +4,13 @@ use super::*;
 
 const SALT: u64 = 0x5a17;
 
+impl Page {
+    fn set_identity(&mut self, address: u64, generation: u32) {
+        self.bytes[at::ADDRESS..][..8].copy_from_slice(&address.to_le_bytes());
+        self.set_u32(at::GENERATION, generation);
+    }
+}
+
 struct Random(u64);
 
 impl Random {

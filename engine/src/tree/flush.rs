@@ -134,17 +134,22 @@ impl Pages {
         if planted(Bug::NoCopyBeforeWrite) {
             return;
         }
-        let image = self.encode(slot);
+        let mut image = Vec::new();
+        self.encode(slot, &mut image);
         let position = self.frame(slot).position as usize;
         self.flush.kept.insert(position, image);
     }
 
-    /// The image of a page that is not dirty. Pages in memory that it refers to are named by theirs.
-    fn encode(&self, slot: SlotId) -> Vec<u8> {
+    /// Appends the image of a page that is not dirty. Pages in memory that it refers to are named by theirs.
+    fn encode(&self, slot: SlotId, images: &mut Vec<u8>) {
         let image = self.frame(slot).image.expect("a frozen page has a place");
-        let mut page = self[slot].clone();
+        let address = self_address(self.shard(), image.address);
         let mut children = Vec::new();
         self.push_resident_children(slot, &mut children);
+        if children.is_empty() {
+            return self[slot].encode_as(address, image.generation, self.salt, images);
+        }
+        let mut page = self[slot].clone();
         for (place, child) in children {
             let reference = match self.frame(child).image {
                 Some(image) => Swip::Disk(image),
@@ -153,8 +158,7 @@ impl Pages {
             };
             set_reference(&mut page, place, reference);
         }
-        page.set_identity(self_address(self.shard(), image.address), image.generation);
-        page.into_image(self.salt)
+        page.encode_as(address, image.generation, self.salt, images);
     }
 
     /// The next run to write, encoded.
@@ -165,13 +169,15 @@ impl Pages {
         let mut bytes = Vec::with_capacity(run.blocks as usize * BLOCK_BYTES);
         for position in run.first..run.first + run.members {
             let Member { slot, image } = self.flush.members[position];
-            let encoded = match self.flush.kept.remove(&position) {
-                Some(encoded) => encoded,
-                None if planted(Bug::NoCopyBeforeWrite) => self.encode_what_is_there(slot, image),
-                None => self.encode_due(slot, image),
-            };
-            assert_eq!(encoded.len(), usize::from(image.blocks) * BLOCK_BYTES);
-            bytes.extend_from_slice(&encoded);
+            let end = bytes.len() + usize::from(image.blocks) * BLOCK_BYTES;
+            match self.flush.kept.remove(&position) {
+                Some(kept) => bytes.extend_from_slice(&kept),
+                None if planted(Bug::NoCopyBeforeWrite) => {
+                    self.encode_what_is_there(slot, image, &mut bytes);
+                }
+                None => self.encode_due(slot, image, &mut bytes),
+            }
+            assert_eq!(bytes.len(), end, "an image as long as its place");
         }
         Some(EncodedRun {
             number,
@@ -180,31 +186,31 @@ impl Pages {
         })
     }
 
-    fn encode_due(&mut self, slot: SlotId, image: PageRef) -> Vec<u8> {
+    fn encode_due(&mut self, slot: SlotId, image: PageRef, images: &mut Vec<u8>) {
         let frame = self.frame(slot);
         assert_eq!(
             (frame.state, frame.image),
             (State::Flushing, Some(image)),
             "a frozen page changed and its image was not kept"
         );
-        let encoded = self.encode(slot);
+        self.encode(slot, images);
         self.frame_mut(slot).state = State::Writing;
-        encoded
     }
 
     /// What a build without copy before write would write.
-    fn encode_what_is_there(&mut self, slot: SlotId, image: PageRef) -> Vec<u8> {
+    fn encode_what_is_there(&mut self, slot: SlotId, image: PageRef, images: &mut Vec<u8>) {
         let frame = self.frame(slot);
         let same = self.slots[slot.0 as usize].is_some()
             && frame.image == Some(image)
             && frame.blocks == image.blocks;
         if !same {
-            return vec![0; usize::from(image.blocks) * BLOCK_BYTES];
+            let end = images.len() + usize::from(image.blocks) * BLOCK_BYTES;
+            return images.resize(end, 0);
         }
         if frame.state == State::Flushing {
             self.frame_mut(slot).state = State::Writing;
         }
-        self.encode(slot)
+        self.encode(slot, images);
     }
 
     /// Notes that run `number` was written.
