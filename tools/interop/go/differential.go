@@ -64,25 +64,10 @@ func runDifferential(arguments []string) int {
 		fmt.Fprintln(os.Stderr, "usage: scenarios differential ENDPOINT REFERENCE [SEED [OPERATIONS [NAME]]]")
 		return 2
 	}
-	d := &differential{}
-	for i, name := range []string{"tested", "reference"} {
-		conn, err := grpc.NewClient(arguments[i],
-			grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithDefaultCallOptions(
-				grpc.MaxCallRecvMsgSize(1<<30), grpc.MaxCallSendMsgSize(1<<30)))
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 2
-		}
-		defer conn.Close()
-		d.sides[i] = &side{name: name, endpoint: arguments[i], conn: conn}
-		answer, err := pb.NewMaintenanceClient(conn).Status(context.Background(), &pb.StatusRequest{})
-		if err != nil {
-			fmt.Fprintf(os.Stderr, "%s: %v\n", arguments[i], err)
-			return 2
-		}
-		d.sides[i].cluster = answer.Header.ClusterId
-		d.sides[i].member = answer.Header.MemberId
+	d, err := connectBoth(arguments)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
 	}
 	number := func(at int, otherwise int64) int64 {
 		if len(arguments) <= at {
@@ -111,6 +96,28 @@ func runDifferential(arguments []string) int {
 		return 1
 	}
 	return 0
+}
+
+// connectBoth opens connections to both servers.
+func connectBoth(endpoints []string) (*differential, error) {
+	d := &differential{}
+	for i, name := range []string{"tested", "reference"} {
+		conn, err := grpc.NewClient(endpoints[i],
+			grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithDefaultCallOptions(
+				grpc.MaxCallRecvMsgSize(1<<30), grpc.MaxCallSendMsgSize(1<<30)))
+		if err != nil {
+			return nil, err
+		}
+		d.sides[i] = &side{name: name, endpoint: endpoints[i], conn: conn}
+		answer, err := pb.NewMaintenanceClient(conn).Status(context.Background(), &pb.StatusRequest{})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", endpoints[i], err)
+		}
+		d.sides[i].cluster = answer.Header.ClusterId
+		d.sides[i].member = answer.Header.MemberId
+	}
+	return d, nil
 }
 
 func (d *differential) try(scenario differentialScenario) {
@@ -316,6 +323,7 @@ func methodOf(request proto.Message) string {
 		"LeaseGrant": "Lease", "LeaseRevoke": "Lease", "LeaseTimeToLive": "Lease", "LeaseLeases": "Lease",
 		"MemberList": "Cluster", "Alarm": "Maintenance", "Status": "Maintenance",
 		"Defragment": "Maintenance", "MoveLeader": "Maintenance", "Downgrade": "Maintenance",
+		"HashKV": "Maintenance",
 	}[method]
 	if method == "Compaction" {
 		method = "Compact"

@@ -235,49 +235,58 @@ type postAnswer struct {
 }
 
 func (d *differential) post(path string, body []byte, headers []string, show func(*postAnswer) string) {
-	var protocols http.Protocols
-	protocols.SetUnencryptedHTTP2(true)
 	var texts [2]string
 	d.each(func(side *side) {
-		transport := &http.Transport{Protocols: &protocols}
-		defer transport.CloseIdleConnections()
-		client := http.Client{Timeout: limit, Transport: transport}
-		request, err := http.NewRequest("POST", "http://"+side.endpoint+path, bytes.NewReader(body))
-		if err != nil {
-			panic(err)
-		}
-		request.Header.Set("Content-Type", "application/grpc")
-		request.Header.Set("TE", "trailers")
-		request.Header.Set("User-Agent", "differential")
-		for i := 0; i+1 < len(headers); i += 2 {
-			if headers[i+1] == removed {
-				request.Header.Del(headers[i])
-				continue
-			}
-			request.Header[http.CanonicalHeaderKey(headers[i])] = []string{headers[i+1]}
-		}
-		answer, err := client.Do(request)
+		answer, err := side.post(path, body, headers)
 		if err != nil {
 			texts[d.index(side)] = "failed: " + addresses.ReplaceAllString(err.Error(), "ADDRESS")
 			return
 		}
-		defer answer.Body.Close()
-		content := readAll(answer.Body)
-		field := func(name string) string {
-			values := answer.Trailer.Values(name)
-			if len(values) == 0 {
-				values = answer.Header.Values(name)
-			}
-			return strings.Join(values, ",")
-		}
-		found := &postAnswer{answer.StatusCode, field("content-type"), field("grpc-status"),
-			field("grpc-message"), field("grpc-encoding"), content}
-		if found.grpcStatus == "0" && content != "" {
-			found.body = "an answer"
-		}
-		texts[d.index(side)] = show(found)
+		texts[d.index(side)] = show(answer)
 	})
 	d.same(fmt.Sprintf("POST %s %q %s", path, headers, shorten(fmt.Sprintf("%q", body[:min(len(body), 60)]))), texts)
+}
+
+// post sends a body over HTTP/2 on a connection of its own.
+func (s *side) post(path string, body []byte, headers []string) (*postAnswer, error) {
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	transport := &http.Transport{Protocols: &protocols}
+	defer transport.CloseIdleConnections()
+	client := http.Client{Timeout: limit, Transport: transport}
+	request, err := http.NewRequest("POST", "http://"+s.endpoint+path, bytes.NewReader(body))
+	if err != nil {
+		panic(err)
+	}
+	request.Header.Set("Content-Type", "application/grpc")
+	request.Header.Set("TE", "trailers")
+	request.Header.Set("User-Agent", "differential")
+	for i := 0; i+1 < len(headers); i += 2 {
+		if headers[i+1] == removed {
+			request.Header.Del(headers[i])
+			continue
+		}
+		request.Header[http.CanonicalHeaderKey(headers[i])] = []string{headers[i+1]}
+	}
+	answer, err := client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	content := readAll(answer.Body)
+	field := func(name string) string {
+		values := answer.Trailer.Values(name)
+		if len(values) == 0 {
+			values = answer.Header.Values(name)
+		}
+		return strings.Join(values, ",")
+	}
+	found := &postAnswer{answer.StatusCode, field("content-type"), field("grpc-status"),
+		field("grpc-message"), field("grpc-encoding"), content}
+	if found.grpcStatus == "0" && content != "" {
+		found.body = "an answer"
+	}
+	return found, nil
 }
 
 func plainHTTP(d *differential) {

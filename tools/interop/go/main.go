@@ -3,6 +3,7 @@
 //	scenarios clients ENDPOINT      kv, transactions, watches, leases
 //	scenarios kubernetes ENDPOINT   the calls of a Kubernetes API server, in their exact shapes
 //	scenarios differential ENDPOINT REFERENCE   the same raw requests to two servers, answers compared
+//	scenarios errors ENDPOINT REFERENCE   every error of etcd's table, provoked on two servers
 package main
 
 import (
@@ -52,6 +53,9 @@ func (r *run) noError(err error, format string, values ...any) {
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "differential" {
 		os.Exit(runDifferential(os.Args[2:]))
+	}
+	if len(os.Args) == 4 && os.Args[1] == "errors" {
+		os.Exit(runErrors(os.Args[2:]))
 	}
 	sets := map[string][]scenario{"clients": clientScenarios, "kubernetes": kubernetesScenarios}
 	if len(os.Args) != 3 || sets[os.Args[1]] == nil {
