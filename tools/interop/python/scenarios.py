@@ -2,9 +2,12 @@
 
 import queue
 import sys
+import threading
 import time
 
 import etcd3
+
+import contest
 
 LIMIT_SECONDS = 15
 
@@ -119,6 +122,155 @@ def leases(client):
     assert time.monotonic() - begin > 1.5, "a lease of 2 s expired early"
 
 
+def lock_handed_over(client):
+    """A waiter gets the lock when its holder gives it back, and nobody can give back another's lock."""
+    first, second = client.lock("py/handed", ttl=60), client.lock("py/handed", ttl=60)
+    assert first.acquire() and first.is_acquired()
+    assert second.acquire(timeout=0.2) is False and not second.is_acquired()
+    assert second.release() is False, "gave back what it does not hold"
+    taken = queue.Queue()
+    waiter = threading.Thread(target=lambda: taken.put(second.acquire(timeout=LIMIT_SECONDS)))
+    waiter.start()
+    time.sleep(0.3)
+    assert taken.empty(), "two holders"
+    assert first.release() is True
+    assert taken.get(timeout=LIMIT_SECONDS) is True
+    waiter.join()
+    assert second.is_acquired() and not first.is_acquired()
+    assert second.release() is True
+    with client.lock("py/handed") as held:
+        assert held.is_acquired()
+    assert client.get("/locks/py/handed") == (None, None)
+
+
+def lock_of_a_lost_session(client):
+    """A holder that does not renew loses the lock, one that does keeps it, and one whose lease is revoked is out."""
+    lost, next_one = client.lock("py/lost", ttl=2), client.lock("py/lost", ttl=60)
+    begin = time.monotonic()
+    assert lost.acquire()
+    while time.monotonic() - begin < 3:
+        lost.refresh()
+        assert lost.is_acquired(), "lost while it was renewed"
+        time.sleep(0.5)
+    silent = time.monotonic()
+    assert next_one.acquire(timeout=LIMIT_SECONDS)
+    assert time.monotonic() - silent > 1, "taken from a session that was alive"
+    assert not lost.is_acquired() and lost.release() is False and next_one.is_acquired()
+    (answer,) = lost.refresh()
+    assert answer.TTL == 0, answer
+    client.revoke_lease(next_one.lease.id)
+    assert not next_one.is_acquired()
+    assert lost.acquire() and lost.release()
+
+
+def lock_contenders(_):
+    """
+    Twenty clients take turns; never two at once, and everybody has a turn.
+
+    The lock of this package has no queue: whoever asks first after a release has it, so no order can be asked for.
+    A release between an attempt and the watch that follows is missed by it, hence short attempts.
+    """
+    count, turns, inside, faults = 20, [], [], []
+
+    def contend(number):
+        client = connect(sys.argv[1])
+        try:
+            lock = client.lock("py/contended", ttl=60)
+            while not lock.acquire(timeout=1):
+                pass
+            inside.append(number)
+            value = int(client.get("py/turns")[0])
+            time.sleep(0.002)
+            if inside != [number]:
+                faults.append(f"{inside} at once")
+            client.put("py/turns", str(value + 1))
+            turns.append(number)
+            inside.remove(number)
+            if not lock.release():
+                faults.append(f"{number} has lost the lock")
+        except Exception as error:  # told by the main thread
+            faults.append(f"{number}: {type(error).__name__}: {error}")
+        finally:
+            client.close()
+
+    client = connect(sys.argv[1])
+    client.put("py/turns", "0")
+    threads = [threading.Thread(target=contend, args=(number,), daemon=True) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(4 * LIMIT_SECONDS)
+    assert not faults, faults
+    assert sorted(turns) == list(range(count)), turns
+    assert client.get("py/turns")[0] == str(count).encode()
+    client.close()
+
+
+def elections(client):
+    """
+    The package has no elections; over its connection the server's Election service is fair: the order is that of
+    coming, a candidate whose lease ends is skipped, and a leader whose lease ends is followed by the next.
+    """
+    leases = [client.lease(600) for _ in range(5)]
+    first = contest.campaign(client, "py/election", leases[0].id, "candidate 0")
+    led = queue.Queue()
+    for number in range(1, 5):
+        arguments = (client, "py/election", leases[number].id, f"candidate {number}")
+        thread = threading.Thread(
+            target=lambda number, arguments: led.put((number, contest.campaign_or_error(*arguments))),
+            args=(number, arguments),
+            daemon=True,
+        )
+        thread.start()
+        key = f"py/election/{leases[number].id:x}"
+        while client.get(key) == (None, None):
+            time.sleep(0.01)
+    assert contest.leader(client, "py/election").value == b"candidate 0"
+    assert led.empty()
+    leases[2].revoke()
+    contest.proclaim(client, first, "still there")
+    assert contest.leader(client, "py/election").value == b"still there"
+    contest.resign(client, first)
+    order = [led.get(timeout=LIMIT_SECONDS)]
+    leases[1].revoke()
+    # Both who are told now: one has lost its session, one leads.
+    order += [led.get(timeout=LIMIT_SECONDS) for _ in range(2)]
+    leading = [number for number, answer in order if hasattr(answer, "leader") and number != 2]
+    assert leading == [1, 3], order
+    assert contest.leader(client, "py/election").value == b"candidate 3"
+    leases[3].revoke()
+    number, answer = led.get(timeout=LIMIT_SECONDS)
+    assert number == 4 and answer.leader.lease == leases[4].id, (number, answer)
+    contest.resign(client, answer.leader)
+    error = contest.leader_or_error(client, "py/election")
+    assert error == "election: no leader", error
+
+
+def lock_service(client):
+    """The server's Lock service over the same connection: a queue, so the order is that of coming."""
+    leases = [client.lease(600) for _ in range(8)]
+    held = contest.lock(client, "py/queue", leases[0].id)
+    turns, threads = queue.Queue(), []
+
+    def wait(lease):
+        key = contest.lock(client, "py/queue", lease)
+        turns.put(lease)
+        contest.unlock(client, key)
+
+    for lease in leases[1:]:
+        thread = threading.Thread(target=wait, args=(lease.id,), daemon=True)
+        thread.start()
+        threads.append(thread)
+        while client.get(f"py/queue/{lease.id:x}") == (None, None):
+            time.sleep(0.01)
+    assert turns.empty(), "two holders"
+    contest.unlock(client, held)
+    order = [turns.get(timeout=LIMIT_SECONDS) for _ in leases[1:]]
+    for thread in threads:
+        thread.join(LIMIT_SECONDS)
+    assert order == [lease.id for lease in leases[1:]], order
+
+
 def maintenance(client):
     status = client.status()
     assert status.version == "3.7.3" and status.db_size > 0, status.version
@@ -126,9 +278,29 @@ def maintenance(client):
     assert list(client.list_alarms()) == []
 
 
+def end_of_a_thread(problem):
+    """The package's own threads learn by an error that their connection was closed."""
+    if not (problem.thread and problem.thread.name.startswith("etcd3_watch_")):
+        threading.__excepthook__(problem)
+
+
 def main():
     failed = False
-    for scenario in (key_values, transactions, watches, compacted_watch, leases, maintenance):
+    threading.excepthook = end_of_a_thread
+    scenarios = (
+        key_values,
+        transactions,
+        watches,
+        compacted_watch,
+        leases,
+        lock_handed_over,
+        lock_of_a_lost_session,
+        lock_contenders,
+        lock_service,
+        elections,
+        maintenance,
+    )
+    for scenario in scenarios:
         client = connect(sys.argv[1])
         try:
             scenario(client)
