@@ -1,6 +1,7 @@
 //! A store at its quota: what is refused, what still works, and how etcdctl shows it.
 
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use interop::normalise::Normaliser;
 use interop::programs::{Kind, etcd_program};
@@ -11,20 +12,25 @@ const QUOTA_BYTES: u64 = 16 << 20;
 const VALUE_BYTES: usize = 1 << 20;
 const PUTS_MAX: u32 = 100;
 
-/// One etcdctl call: its normalised output, errors and exit status.
-fn call(server: &Server, normaliser: &Normaliser, words: &[&str]) -> String {
+/// One etcdctl call: its output, errors and exit status.
+fn printed(server: &Server, words: &[&str]) -> String {
     let output = Command::new(etcd_program("etcdctl"))
         .arg(format!("--endpoints={}", server.endpoint()))
         .args(words)
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    normaliser.apply(&format!(
+    format!(
         "{}{}{}",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
         output.status
-    ))
+    )
+}
+
+/// The same, normalised.
+fn call(server: &Server, normaliser: &Normaliser, words: &[&str]) -> String {
+    normaliser.apply(&printed(server, words))
 }
 
 /// Fills the store and walks through what an operator does then.
@@ -55,6 +61,8 @@ fn transcript(kind: Kind) -> Vec<(&'static str, String)> {
         refused.is_some(),
         "{PUTS_MAX} MiB fit into a quota of {QUOTA_BYTES} bytes"
     );
+    // Whoever is refused finds the alarm raised.
+    step("the alarm at once", &["alarm", "list"]);
     step("a small put", &["put", "small", "x"]);
     step("a lease", &["lease", "grant", "60"]);
     step("alarms", &["alarm", "list"]);
@@ -68,6 +76,14 @@ fn transcript(kind: Kind) -> Vec<(&'static str, String)> {
     step("disarm", &["alarm", "disarm"]);
     step("no alarm", &["alarm", "list"]);
     shown
+}
+
+/// A number of `endpoint status`.
+fn status(server: &Server, name: &str) -> i64 {
+    let shown = printed(server, &["endpoint", "status", "--write-out=json"]);
+    let begin = shown.find(&format!("\"{name}\":")).unwrap() + name.len() + 3;
+    let number = shown[begin..].split([',', '}']).next().unwrap();
+    number.parse().unwrap_or_else(|_| panic!("{name}: {shown}"))
 }
 
 fn put_from_input(server: &Server, key: &str, value: &str) -> bool {
@@ -93,7 +109,54 @@ fn put_from_input(server: &Server, key: &str, value: &str) -> bool {
 fn the_quota_raises_an_alarm_and_deletes_still_work() {
     let tested = transcript(Kind::under_test());
     let etcd = transcript(Kind::Etcd);
-    assert!(etcd[1].1.contains("database space exceeded"), "{etcd:?}");
-    assert!(etcd[3].1.contains("alarm:NOSPACE"), "{etcd:?}");
+    assert!(etcd[2].1.contains("database space exceeded"), "{etcd:?}");
+    assert!(etcd[1].1.contains("alarm:NOSPACE"), "{etcd:?}");
     assert_eq!(tested, etcd);
+}
+
+/// The sizes of a server: as it starts, with three values of 1 MiB, and without them again.
+fn sizes_follow_the_data(kind: Kind) {
+    let directory = TemporaryDirectory::new();
+    let server = Launch::new(kind, directory.path()).start();
+    let sizes = || [status(&server, "dbSize"), status(&server, "dbSizeInUse")];
+    let [size, in_use] = sizes();
+    assert!(0 < in_use && in_use <= size, "{in_use} of {size}");
+    let value = "v".repeat(VALUE_BYTES);
+    for key in ["a", "b", "c"] {
+        assert!(put_from_input(&server, key, &value));
+    }
+    // etcd counts what it has committed to its file, ten times a second.
+    let written = 3 * VALUE_BYTES as i64;
+    let until = |what: &str, holds: &dyn Fn([i64; 2]) -> bool| {
+        let begin = Instant::now();
+        while !holds(sizes()) {
+            let limit = Duration::from_secs(20);
+            assert!(begin.elapsed() < limit, "{what}: {:?}", sizes());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    until("three values", &|[size, used]| {
+        used <= size && used >= in_use + written
+    });
+    printed(&server, &["del", "a", "d"]);
+    let revision = status(&server, "revision").to_string();
+    printed(&server, &["compact", &revision, "--physical"]);
+    until("without them", &|[size, used]| {
+        used <= size && used < in_use + written
+    });
+}
+
+#[test]
+fn status_tells_the_quota_and_the_sizes() {
+    for (flag, told) in [("-1", -1), ("0", 2 << 30), ("20000000", 20_000_000)] {
+        for kind in [Kind::under_test(), Kind::Etcd] {
+            let directory = TemporaryDirectory::new();
+            let server = Launch::new(kind, directory.path())
+                .argument(format!("--quota-backend-bytes={flag}"))
+                .start();
+            assert_eq!(status(&server, "dbSizeQuota"), told, "{kind:?}");
+        }
+    }
+    sizes_follow_the_data(Kind::under_test());
+    sizes_follow_the_data(Kind::Etcd);
 }

@@ -129,8 +129,22 @@ impl Home {
         &self,
         command: &Authorized<Command>,
     ) -> Result<WriteOutcome, WriteError> {
-        self.check_quota(command)?;
-        self.write_anyhow(command).await
+        let (responder, waiting) = one_shot();
+        self.take(command, WriteResponder::Here(responder));
+        waiting.await.ok_or(WriteError::Stopped)?
+    }
+
+    /// Takes a client's command from another core; its outcome is the answer.
+    pub(super) fn write_for(&self, command: &Authorized<Command>, answer: CallAnswer) {
+        self.take(command, WriteResponder::There(answer));
+    }
+
+    fn take(&self, command: &Authorized<Command>, responder: WriteResponder) {
+        if !self.has_room_for(command) {
+            self.refuse_for_space(responder);
+        } else if let Err((error, responder)) = self.submit(command, responder) {
+            responder.answer(Err(error));
+        }
     }
 
     /// Takes a command, whatever the quota says.
@@ -143,17 +157,6 @@ impl Home {
             return Err(error);
         }
         waiting.await.ok_or(WriteError::Stopped)?
-    }
-
-    /// Takes a client's command from another core; its outcome is the answer.
-    pub(super) fn write_for(&self, command: &Authorized<Command>, answer: CallAnswer) {
-        let submitted = match self.check_quota(command) {
-            Ok(()) => self.submit(command, WriteResponder::There(answer)),
-            Err(error) => Err((error, WriteResponder::There(answer))),
-        };
-        if let Err((error, responder)) = submitted {
-            responder.answer(Err(error));
-        }
     }
 
     fn submit(

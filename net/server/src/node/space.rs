@@ -5,20 +5,25 @@
 //! again a tenth below where it ran out, so that the alarm does not come and go with every request. An alarm
 //! that a client raised stays until a client clears it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use engine::command::{AlarmKind, Command, CommandError, TxnOperation};
 use reactor::{Class, Timestamp};
 
+use super::sequencer::WriteResponder;
 use super::{Home, State, WriteError};
 
 /// A disk that was full is taken for full so long after its last refusal; refused requests come again
 /// every second.
 const FULL_FOR: Duration = Duration::from_secs(4);
+/// Most refused requests that wait for their alarm; more are answered at once.
+const REFUSED_MAX: usize = 1024;
+
+const NO_SPACE: WriteError = WriteError::Command(CommandError::NoSpace);
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Space {
     /// When the disk last refused room.
     refused_at: Cell<Option<Timestamp>>,
@@ -26,22 +31,31 @@ pub(super) struct Space {
     raised_at_bytes: Cell<Option<u64>>,
     /// An alarm is being proposed or cleared.
     proposing: Cell<bool>,
+    /// Those whose refusal has raised the alarm that is being proposed.
+    refused: RefCell<Vec<WriteResponder>>,
 }
 
 impl Home {
-    /// Refuses what would grow the store beyond its quota, and raises the alarm.
-    pub(super) fn check_quota(&self, command: &Command) -> Result<(), WriteError> {
+    /// Whether a command fits in, the quota and the disk being what they are.
+    pub(super) fn has_room_for(&self, command: &Command) -> bool {
         let cost = growth_bytes(command);
-        if cost == 0 {
-            return Ok(());
-        }
         let quota = self.0.options.quota_bytes;
-        let over = quota.is_some_and(|quota| self.sizes().bytes + cost > quota);
-        if over || self.disk_is_full() {
-            self.raise_no_space();
-            return Err(WriteError::Command(CommandError::NoSpace));
+        let is_over = || quota.is_some_and(|quota| self.sizes().bytes + cost > quota);
+        cost == 0 || !(self.disk_is_full() || is_over())
+    }
+
+    /// Refuses a request for which there is no room, and raises the alarm. Whoever reads the refusal finds the alarm
+    /// raised, unless the disk is full: then nobody knows when the log can take it.
+    pub(super) fn refuse_for_space(&self, responder: WriteResponder) {
+        self.raise_no_space();
+        let mut refused = self.parts.space.refused.borrow_mut();
+        let is_told_soon = self.parts.space.proposing.get() && !self.disk_is_full();
+        if is_told_soon && refused.len() < REFUSED_MAX {
+            refused.push(responder);
+        } else {
+            drop(refused);
+            responder.answer(Err(NO_SPACE));
         }
-        Ok(())
     }
 
     fn disk_is_full(&self) -> bool {
@@ -117,6 +131,9 @@ impl Home {
                 }
             }
             home.parts.space.proposing.set(false);
+            for responder in home.parts.space.refused.take() {
+                responder.answer(Err(NO_SPACE));
+            }
         }));
     }
 

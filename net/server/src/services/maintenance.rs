@@ -46,7 +46,8 @@ impl EtcdService {
             db_size_in_use: status.size_in_use_bytes.max(1) as i64,
             is_learner: false,
             storage_version: STORAGE_VERSION.to_owned(),
-            db_size_quota: status.quota_bytes.map_or(0, |quota| quota as i64),
+            // Without a bound the flag is negative, and so is this.
+            db_size_quota: status.quota_bytes.map_or(-1, |quota| quota as i64),
             downgrade_info: Some(pb::DowngradeInfo {
                 enabled: false,
                 target_version: String::new(),
