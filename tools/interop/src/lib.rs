@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod console;
 pub mod normalise;
 pub mod programs;
 pub mod server;
