@@ -127,7 +127,7 @@ impl Default for Limits {
         Limits {
             message_bytes_max: (1536 + 512) * 1024,
             streams_max: 4096,
-            header_list_bytes_max: 16 * 1024,
+            header_list_bytes_max: 64 * 1024,
             stream_window_bytes: 256 * 1024,
             connection_window_bytes: 1024 * 1024,
             stream_send_bytes_max: 256 * 1024,

@@ -56,6 +56,16 @@ func callMetadata(d *differential) {
 	}
 	d.raw("/etcdserverpb.Watch/Watch", framed(&pb.WatchRequest{}), "client-api-version", "\xff")
 	d.raw("/etcdserverpb.KV/Range", body, "some-bin", "AAECAw==")
+	// Up to 64 KiB, which is what a server of ours takes.
+	for _, bytes := range []int{4 << 10, 16 << 10, 60 << 10} {
+		d.raw("/etcdserverpb.KV/Range", body, "large", strings.Repeat("x", bytes))
+		d.call(get("a", ""), withMetadata("token", strings.Repeat("x", bytes)))
+	}
+	var many []string
+	for i := range 1000 {
+		many = append(many, fmt.Sprintf("x-%d", i), "value")
+	}
+	d.raw("/etcdserverpb.KV/Range", body, many...)
 }
 
 func compressedCalls(d *differential) {
