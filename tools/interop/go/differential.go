@@ -98,8 +98,27 @@ func runDifferential(arguments []string) int {
 	return 0
 }
 
-// connectBoth opens connections to both servers.
+// connectBoth opens connections to both servers and asks for their ids.
 func connectBoth(endpoints []string) (*differential, error) {
+	d, err := dialBoth(endpoints)
+	if err != nil {
+		return nil, err
+	}
+	for _, side := range d.sides {
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
+		defer cancel()
+		answer, err := pb.NewMaintenanceClient(side.conn).Status(ctx, &pb.StatusRequest{})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", side.endpoint, err)
+		}
+		side.cluster = answer.Header.ClusterId
+		side.member = answer.Header.MemberId
+	}
+	return d, nil
+}
+
+// dialBoth opens connections to both servers and asks nothing.
+func dialBoth(endpoints []string) (*differential, error) {
 	d := &differential{}
 	for i, name := range []string{"tested", "reference"} {
 		conn, err := grpc.NewClient(endpoints[i],
@@ -110,12 +129,6 @@ func connectBoth(endpoints []string) (*differential, error) {
 			return nil, err
 		}
 		d.sides[i] = &side{name: name, endpoint: endpoints[i], conn: conn}
-		answer, err := pb.NewMaintenanceClient(conn).Status(context.Background(), &pb.StatusRequest{})
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", endpoints[i], err)
-		}
-		d.sides[i].cluster = answer.Header.ClusterId
-		d.sides[i].member = answer.Header.MemberId
 	}
 	return d, nil
 }

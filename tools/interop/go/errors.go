@@ -6,8 +6,11 @@ import (
 	"iter"
 	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	epb "go.etcd.io/etcd/server/v3/etcdserver/api/v3election/v3electionpb"
 	lpb "go.etcd.io/etcd/server/v3/etcdserver/api/v3lock/v3lockpb"
 	"google.golang.org/grpc/codes"
@@ -74,6 +77,42 @@ func runErrors(endpoints []string) int {
 	wrong += sides[tested].unserved()
 	if wrong > 0 {
 		fmt.Fprintf(os.Stderr, "%d answers are wrong\n", wrong)
+		return 1
+	}
+	return 0
+}
+
+// runTimeouts asks both servers while their disk stands still: what needs it must end by the same error.
+func runTimeouts(endpoints []string) int {
+	// etcd cannot tell its status then.
+	d, err := dialBoth(endpoints)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	expected := status.Convert(rpctypes.ErrGRPCTimeout)
+	var group sync.WaitGroup
+	var wrong atomic.Int32
+	for _, request := range []proto.Message{
+		put("k", "v"), del("k", ""), then(putOp("k", "v")), &pb.LeaseGrantRequest{TTL: 60}, &pb.CompactionRequest{Revision: 1},
+	} {
+		for _, side := range d.sides {
+			group.Add(1)
+			go func() {
+				defer group.Done()
+				ctx, cancel := context.WithTimeout(context.Background(), 2*limit)
+				defer cancel()
+				s := &asked{side, ctx, nil}
+				answer := status.Convert(s.call(proto.Clone(request)))
+				if answer.Code() != expected.Code() || answer.Message() != expected.Message() {
+					wrong.Add(1)
+					fmt.Fprintf(os.Stderr, "%s: %s answers %s: %s\n", methodOf(request), side.name, answer.Code(), answer.Message())
+				}
+			}()
+		}
+	}
+	group.Wait()
+	if wrong.Load() > 0 {
 		return 1
 	}
 	return 0

@@ -150,7 +150,7 @@ var neverErrors = []errorRow{
 	{name: "ErrGRPCStopped", err: rpctypes.ErrGRPCStopped,
 		never: "etcd closes the connections before the loops that would answer it"},
 	{name: "ErrGRPCTimeout", err: rpctypes.ErrGRPCTimeout,
-		never: "not by requests: needs a disk that stands still"},
+		never: "not by a request alone; provoked by tests/frozen_disk.rs, whose disk stands still"},
 	{name: "ErrGRPCTimeoutDueToLeaderFail", err: rpctypes.ErrGRPCTimeoutDueToLeaderFail, never: "needs a leader that was lost"},
 	{name: "ErrGRPCTimeoutDueToConnectionLost", err: rpctypes.ErrGRPCTimeoutDueToConnectionLost, never: "needs peers"},
 	{name: "ErrGRPCTimeoutWaitAppliedIndex", err: rpctypes.ErrGRPCTimeoutWaitAppliedIndex,

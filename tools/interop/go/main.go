@@ -4,6 +4,7 @@
 //	scenarios kubernetes ENDPOINT   the calls of a Kubernetes API server, in their exact shapes
 //	scenarios differential ENDPOINT REFERENCE   the same raw requests to two servers, answers compared
 //	scenarios errors ENDPOINT REFERENCE   every error of etcd's table, provoked on two servers
+//	scenarios timeouts ENDPOINT REFERENCE   the error of two servers whose disk stands still
 package main
 
 import (
@@ -56,6 +57,9 @@ func main() {
 	}
 	if len(os.Args) == 4 && os.Args[1] == "errors" {
 		os.Exit(runErrors(os.Args[2:]))
+	}
+	if len(os.Args) == 4 && os.Args[1] == "timeouts" {
+		os.Exit(runTimeouts(os.Args[2:]))
 	}
 	sets := map[string][]scenario{"clients": clientScenarios, "kubernetes": kubernetesScenarios}
 	if len(os.Args) != 3 || sets[os.Args[1]] == nil {
