@@ -127,6 +127,8 @@ impl Session {
                 .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
             symlink(program, programs.join(name)).unwrap();
         }
+        let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned());
+        let path = format!("{}:{path}", programs.display());
         let mut command = Command::new("python3");
         command
             .arg(root().join("tools/interop/python/own_loopback.py"))
@@ -134,7 +136,7 @@ impl Session {
             .env_clear()
             .env("HOME", home)
             .env("LANG", "C.UTF-8")
-            .env("PATH", format!("{}:/usr/bin:/bin", programs.display()))
+            .env("PATH", path)
             .current_dir(home)
             .process_group(0)
             .stdin(Stdio::piped())
