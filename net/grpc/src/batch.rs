@@ -4,12 +4,14 @@
 use bytes::Bytes;
 
 use crate::frame::{PREFIX_BYTES, announced};
+use crate::service::Messages;
 use crate::status::Status;
 
 /// Messages that are sent together, in the order of [`MessageBatch::push`].
 #[derive(Debug, Default)]
 pub struct MessageBatch {
     bytes: Vec<u8>,
+    count: u64,
 }
 
 impl MessageBatch {
@@ -21,6 +23,14 @@ impl MessageBatch {
     /// Bytes of all messages with their prefixes.
     pub fn byte_count(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// The messages, without their prefixes.
+    pub fn messages(&self) -> Messages {
+        Messages {
+            count: self.count,
+            bytes: self.bytes.len() as u64 - self.count * PREFIX_BYTES as u64,
+        }
     }
 
     /// Makes room for `bytes` more at once.
@@ -45,6 +55,7 @@ impl MessageBatch {
             len,
             "the measured and the written length of a message differ"
         );
+        self.count += 1;
         Ok(())
     }
 

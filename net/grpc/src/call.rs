@@ -15,9 +15,11 @@ use crate::answer;
 use crate::frame::{AssemblyBudget, Encoding, Frame, MessageReader, ReadError};
 use crate::method::{Method, Shape};
 use crate::parts::UnaryAnswer;
-use crate::service::{CallContext, Clock, HttpRequest, HttpResponse, Limits, Service, Shutdown};
+use crate::service::{
+    CallContext, CallEvent, Clock, HttpRequest, HttpResponse, Limits, Messages, Service, Shutdown,
+};
 use crate::status::{CONTEXT_DEADLINE_EXCEEDED, Code, INVALID_CLIENT_API_VERSION, STOPPED, Status};
-use crate::stream::{RequestStream, ResponseSink, SendSide};
+use crate::stream::{RequestStream, ResponseSink, SendSide, Tally};
 
 /// What the calls of a connection share.
 pub(crate) struct Environment<S, C> {
@@ -34,8 +36,36 @@ pub(crate) const NEVER: u64 = u64::MAX;
 /// A call in progress.
 pub(crate) struct Call {
     stage: Stage,
+    /// What is told of it; none of a plain request, and of a unary call before its message is there.
+    told: Option<Told>,
     /// When the call is ended from outside; [`NEVER`] if it is not.
     expires_at: u64,
+}
+
+/// A call that was told of as started.
+#[derive(Clone, Copy)]
+struct Told {
+    method: Method,
+    started_nanos: u64,
+}
+
+impl Told {
+    fn start<S: Service, C: Clock>(method: Method, environment: &Environment<S, C>) -> Told {
+        environment.service.note(method, CallEvent::Started);
+        Told {
+            method,
+            started_nanos: environment.clock.now_nanos(),
+        }
+    }
+
+    fn handled<S: Service, C: Clock>(self, code: Code, environment: &Environment<S, C>) {
+        let nanos = environment
+            .clock
+            .now_nanos()
+            .saturating_sub(self.started_nanos);
+        let handled = CallEvent::Handled { code, nanos };
+        environment.service.note(self.method, handled);
+    }
 }
 
 type Answer<T> = Pin<Box<dyn Future<Output = T>>>;
@@ -49,6 +79,7 @@ enum Stage {
     },
     Stream {
         side: Rc<SendSide>,
+        received: Tally,
         answer: Answer<Result<(), Status>>,
     },
     /// The body of a plain request has not arrived entirely.
@@ -137,6 +168,7 @@ impl Call {
             budget.clone(),
         );
         let context = head.context(environment, expires_at);
+        let mut told = None;
         let stage = if method.shape() == Shape::Unary {
             Stage::Gathering(Box::new(Gathering {
                 respond,
@@ -147,14 +179,24 @@ impl Call {
                 limited: false,
             }))
         } else {
+            told = Some(Told::start(method, environment));
             let side = SendSide::new(respond);
+            let received = Tally::default();
             let service = Rc::clone(&environment.service);
-            let requests = RequestStream::new(reader);
+            let requests = RequestStream::new(reader, received.clone());
             let responses = ResponseSink::new(Rc::clone(&side));
             let answer = Box::pin(service.stream(context, method, requests, responses));
-            Stage::Stream { side, answer }
+            Stage::Stream {
+                side,
+                received,
+                answer,
+            }
         };
-        Some(Call { stage, expires_at })
+        Some(Call {
+            stage,
+            told,
+            expires_at,
+        })
     }
 
     fn plain<S: Service, C: Clock>(
@@ -183,6 +225,7 @@ impl Call {
         let expires_at = after(&environment.clock, environment.limits.message_timeout);
         Some(Call {
             stage: Stage::Body(Box::new(body)),
+            told: None,
             expires_at,
         })
     }
@@ -207,6 +250,47 @@ impl Call {
 
     /// Moves the call on; ready when it has ended.
     pub(crate) fn poll<S: Service, C: Clock>(
+        &mut self,
+        environment: &Environment<S, C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Finished> {
+        let polled = self.poll_stages(environment, cx);
+        if polled == Poll::Ready(Finished::Lost) {
+            self.abandon(environment);
+        }
+        polled
+    }
+
+    /// Tells that the call has ended, if that was not told.
+    fn ended<S: Service, C: Clock>(&mut self, code: Code, environment: &Environment<S, C>) {
+        if let Some(told) = self.told.take() {
+            told.handled(code, environment);
+        }
+    }
+
+    /// The caller is gone.
+    pub(crate) fn abandon<S: Service, C: Clock>(&mut self, environment: &Environment<S, C>) {
+        self.tell_messages(environment);
+        self.ended(Code::Canceled, environment);
+    }
+
+    /// Tells of the messages of a stream that have passed.
+    fn tell_messages<S: Service, C>(&self, environment: &Environment<S, C>) {
+        let (Stage::Stream { side, received, .. }, Some(told)) = (&self.stage, self.told) else {
+            return;
+        };
+        if let Some(messages) = received.take() {
+            let service = &environment.service;
+            service.note(told.method, CallEvent::Received(messages));
+        }
+        if let Some(messages) = side.sent().take() {
+            environment
+                .service
+                .note(told.method, CallEvent::Sent(messages));
+        }
+    }
+
+    fn poll_stages<S: Service, C: Clock>(
         &mut self,
         environment: &Environment<S, C>,
         cx: &mut Context<'_>,
@@ -246,19 +330,32 @@ impl Call {
                         Ok(UnaryAnswer::Parts(parts)) => {
                             let side = SendSide::new(respond);
                             let answer = parts.start(Rc::clone(&side));
-                            self.stage = Stage::Stream { side, answer };
+                            self.stage = Stage::Stream {
+                                side,
+                                received: Tally::default(),
+                                answer,
+                            };
                             continue;
                         }
                         Ok(UnaryAnswer::Message(message)) => Ok(message),
                         Err(status) => Err(status),
                     };
+                    if let (Ok(message), Some(told)) = (&message, self.told) {
+                        let sent = CallEvent::Sent(Messages::one(message.len()));
+                        environment.service.note(told.method, sent);
+                    }
+                    self.ended(code_of(&message), environment);
                     answer::unary(respond, message);
                     return Poll::Ready(Finished::Answered);
                 }
-                Stage::Stream { side, answer } => {
-                    let Poll::Ready(result) = answer.as_mut().poll(cx) else {
+                Stage::Stream { side, answer, .. } => {
+                    let polled = answer.as_mut().poll(cx);
+                    let side = Rc::clone(side);
+                    self.tell_messages(environment);
+                    let Poll::Ready(result) = polled else {
                         return side.poll_reset(cx).map(|()| Finished::Lost);
                     };
+                    self.ended(code_of(&result), environment);
                     side.finish(result);
                     return Poll::Ready(Finished::Answered);
                 }
@@ -306,7 +403,7 @@ impl Call {
         std::mem::replace(&mut self.stage, Stage::Done)
     }
 
-    fn run_unary<S: Service, C>(
+    fn run_unary<S: Service, C: Clock>(
         &mut self,
         gathering: Gathering,
         message: Bytes,
@@ -318,7 +415,9 @@ impl Call {
             context,
             ..
         } = gathering;
+        self.told = Some(Told::start(method, environment));
         let service = Rc::clone(&environment.service);
+        service.note(method, CallEvent::Received(Messages::one(message.len())));
         let answer = Box::pin(service.unary(context, method, message));
         self.stage = Stage::Unary { respond, answer };
     }
@@ -336,7 +435,7 @@ impl Call {
     }
 
     /// Ends the call without its service: what runs is dropped, the caller told why.
-    pub(crate) fn end(&mut self, end: End) {
+    pub(crate) fn end<S: Service, C: Clock>(&mut self, end: End, environment: &Environment<S, C>) {
         let status = match end {
             End::Expired if self.is_late() => Status::fixed(
                 Code::DeadlineExceeded,
@@ -345,13 +444,15 @@ impl Call {
             End::Expired => CONTEXT_DEADLINE_EXCEEDED,
             End::Stopped => STOPPED,
         };
+        self.tell_messages(environment);
+        self.ended(status.code, environment);
         match self.take() {
             Stage::Gathering(gathering) => answer::error(gathering.respond, &status),
             Stage::Unary { respond, answer } => {
                 drop(answer);
                 answer::error(respond, &status);
             }
-            Stage::Stream { side, answer } => {
+            Stage::Stream { side, answer, .. } => {
                 drop(answer);
                 side.finish(Err(status));
             }
@@ -398,6 +499,10 @@ impl Body {
         }
         Poll::Ready(Ok(()))
     }
+}
+
+fn code_of<T>(result: &Result<T, Status>) -> Code {
+    result.as_ref().err().map_or(Code::Ok, |status| status.code)
 }
 
 fn is_grpc(parts: &Parts) -> bool {

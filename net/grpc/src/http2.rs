@@ -139,6 +139,8 @@ struct Progress {
 /// - `timer` is armed for `armed_at`, which is no later than anything that is due
 struct Driver<S, C, IO>
 where
+    S: Service,
+    C: Clock,
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     environment: Environment<S, C>,
@@ -191,6 +193,19 @@ struct Keepalive {
 enum Outcome {
     GoesOn,
     Ended,
+}
+
+impl<S, C, IO> Drop for Driver<S, C, IO>
+where
+    S: Service,
+    C: Clock,
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    fn drop(&mut self) {
+        for call in self.slots.iter_mut().filter_map(|slot| slot.call.as_mut()) {
+            call.abandon(&self.environment);
+        }
+    }
 }
 
 impl<S, C, IO> Driver<S, C, IO>
@@ -444,7 +459,7 @@ where
                 next = next.min(call.expires_at());
                 continue;
             }
-            call.end(End::Expired);
+            call.end(End::Expired, &self.environment);
             slot.call = None;
             self.free.push(index as u32);
         }
@@ -494,7 +509,7 @@ where
             Stopping::Draining { until } if now >= until => {
                 for (index, slot) in self.slots.iter_mut().enumerate() {
                     if let Some(mut call) = slot.call.take() {
-                        call.end(End::Stopped);
+                        call.end(End::Stopped, &self.environment);
                         self.free.push(index as u32);
                     }
                 }

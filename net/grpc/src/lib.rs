@@ -36,6 +36,8 @@ pub use batch::MessageBatch;
 pub use connection::serve_connection;
 pub use method::Method;
 pub use parts::{MessageParts, PartSink, UnaryAnswer};
-pub use service::{CallContext, Clock, HttpRequest, HttpResponse, Limits, Service, Shutdown};
+pub use service::{
+    CallContext, CallEvent, Clock, HttpRequest, HttpResponse, Limits, Messages, Service, Shutdown,
+};
 pub use status::{Code, Status};
 pub use stream::{RequestStream, ResponseSink};

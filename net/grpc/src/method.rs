@@ -33,6 +33,20 @@ macro_rules! methods {
                 }
             }
 
+            /// Name of its service.
+            pub const fn service(self) -> &'static str {
+                match self {
+                    $($(Method::$variant => $service,)*)*
+                }
+            }
+
+            /// Its name in its service.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $($(Method::$variant => $name,)*)*
+                }
+            }
+
             /// How messages flow.
             pub const fn shape(self) -> Shape {
                 match self {
@@ -171,6 +185,8 @@ mod tests {
         assert_eq!(Method::ALL.len(), 52);
         for method in Method::ALL {
             assert_eq!(Method::from_path(method.path()), Ok(*method));
+            let path = format!("/{}/{}", method.service(), method.name());
+            assert_eq!(path, method.path());
         }
     }
 

@@ -56,16 +56,20 @@ impl MessageParts {
             Ok(length) => length,
             Err(refused) => return Box::pin(async { Err(refused) }),
         };
-        let left = Rc::new(Cell::new(self.bytes));
+        let bytes = self.bytes;
+        let left = Rc::new(Cell::new(bytes));
         let sent = (self.send)(PartSink {
-            side,
+            side: Rc::clone(&side),
             announced: Some(announced),
             left: Rc::clone(&left),
         });
         Box::pin(async move {
             sent.await?;
             match left.get() {
-                0 => Ok(()),
+                0 => {
+                    side.message_left(bytes);
+                    Ok(())
+                }
                 left => Err(Status::new(
                     Code::Internal,
                     format!("grpc: the message ended {left} bytes before its end"),

@@ -12,7 +12,7 @@ use http::HeaderValue;
 
 use crate::method::Method;
 use crate::parts::UnaryAnswer;
-use crate::status::Status;
+use crate::status::{Code, Status};
 use crate::stream::{RequestStream, ResponseSink};
 
 /// A request that is not gRPC: HTTP/1.1, or an HTTP/2 request without a gRPC content type.
@@ -44,6 +44,47 @@ pub trait Service: 'static {
 
     /// Answers a plain HTTP request.
     fn http(self: Rc<Self>, request: HttpRequest) -> impl Future<Output = HttpResponse>;
+
+    /// Told what happens to the calls of a method, for whoever counts. A request that is refused before it is whole, or
+    /// names no method, is not told of.
+    fn note(&self, _method: Method, _event: CallEvent) {}
+}
+
+/// Something that happened to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallEvent {
+    /// Its service begins: the message of a unary call is there.
+    Started,
+    /// Messages came from the caller.
+    Received(Messages),
+    /// Messages left for the caller.
+    Sent(Messages),
+    /// It has ended.
+    Handled {
+        /// As what.
+        code: Code,
+        /// Since it started.
+        nanos: u64,
+    },
+}
+
+/// How many messages, and their length without framing and compression.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Messages {
+    /// How many.
+    pub count: u64,
+    /// Of all of them.
+    pub bytes: u64,
+}
+
+impl Messages {
+    /// One message of `bytes` bytes.
+    pub fn one(bytes: usize) -> Messages {
+        Messages {
+            count: 1,
+            bytes: bytes as u64,
+        }
+    }
 }
 
 /// Time as the connection sees it: the reactor's, or a test's.

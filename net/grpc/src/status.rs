@@ -52,6 +52,35 @@ pub enum Code {
 }
 
 impl Code {
+    /// Every code, by number.
+    pub const ALL: [Code; 17] = [
+        Code::Ok,
+        Code::Canceled,
+        Code::Unknown,
+        Code::InvalidArgument,
+        Code::DeadlineExceeded,
+        Code::NotFound,
+        Code::AlreadyExists,
+        Code::PermissionDenied,
+        Code::ResourceExhausted,
+        Code::FailedPrecondition,
+        Code::Aborted,
+        Code::OutOfRange,
+        Code::Unimplemented,
+        Code::Internal,
+        Code::Unavailable,
+        Code::DataLoss,
+        Code::Unauthenticated,
+    ];
+
+    /// Its name in gRPC's own libraries and their metrics.
+    pub fn name(self) -> String {
+        match self {
+            Code::Ok => "OK".to_owned(),
+            other => format!("{other:?}"),
+        }
+    }
+
     /// The number as it stands in the `grpc-status` trailer.
     pub fn header_value(self) -> HeaderValue {
         const VALUES: [&str; 17] = [

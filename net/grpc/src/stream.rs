@@ -12,16 +12,39 @@ use h2::server::SendResponse;
 use crate::answer;
 use crate::batch::MessageBatch;
 use crate::frame::{Frame, MessageReader, PREFIX_BYTES, ReadError};
+use crate::service::Messages;
 use crate::status::{CONTEXT_CANCELED, Status};
 
 /// The caller's messages.
 pub struct RequestStream {
     reader: MessageReader,
+    /// What came since the call was looked at last.
+    received: Tally,
+}
+
+/// Messages that passed and were not told of yet.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally(Rc<Cell<Messages>>);
+
+impl Tally {
+    fn add(&self, messages: Messages) {
+        let Messages { count, bytes } = self.0.get();
+        self.0.set(Messages {
+            count: count + messages.count,
+            bytes: bytes + messages.bytes,
+        });
+    }
+
+    /// What passed since the last call, if anything did.
+    pub(crate) fn take(&self) -> Option<Messages> {
+        let messages = self.0.take();
+        (messages.count > 0).then_some(messages)
+    }
 }
 
 impl RequestStream {
-    pub(crate) fn new(reader: MessageReader) -> Self {
-        RequestStream { reader }
+    pub(crate) fn new(reader: MessageReader, received: Tally) -> Self {
+        RequestStream { reader, received }
     }
 
     /// The next message, or `None` once the caller has ended its side.
@@ -35,7 +58,11 @@ impl RequestStream {
 
     /// [`RequestStream::next`] as a poll, for loops that wait on several things.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
-        self.reader.poll_next(cx).map_err(|error| match error {
+        let read = self.reader.poll_next(cx);
+        if let Poll::Ready(Ok(Some(message))) = &read {
+            self.received.add(Messages::one(message.len()));
+        }
+        read.map_err(|error| match error {
             ReadError::Refused(status) => status,
             ReadError::Gone => CONTEXT_CANCELED,
         })
@@ -56,6 +83,8 @@ pub struct ResponseSink {
 pub(crate) struct SendSide {
     state: RefCell<SendState>,
     pending: Rc<Cell<usize>>,
+    /// What was sent since the call was looked at last.
+    sent: Tally,
 }
 
 enum SendState {
@@ -109,8 +138,9 @@ impl ResponseSink {
     /// As for [`ResponseSink::send_now`].
     pub async fn send_chain(&mut self, buffers: Vec<Bytes>) -> Result<(), Status> {
         self.ready().await?;
+        let bytes = buffers.iter().map(Bytes::len).sum();
         let frame = Frame::chain(buffers)?.counted(&self.side.pending);
-        self.side.with_open(|stream| stream.send_data(frame, false))
+        self.side.send(frame, Messages::one(bytes))
     }
 
     /// Sends `message` without waiting. Meant for after [`ResponseSink::ready`], and for short answers
@@ -119,8 +149,9 @@ impl ResponseSink {
     /// # Errors
     /// `Canceled` if the caller is gone, `ResourceExhausted` if the message is larger than 4 GiB.
     pub fn send_now(&mut self, message: Bytes) -> Result<(), Status> {
+        let messages = Messages::one(message.len());
         let frame = Frame::message(message)?.counted(&self.side.pending);
-        self.side.with_open(|stream| stream.send_data(frame, false))
+        self.side.send(frame, messages)
     }
 
     /// Waits until there is room, then sends the messages of `batch` in one piece. The wait is for the first of them,
@@ -133,8 +164,9 @@ impl ResponseSink {
             return Ok(());
         }
         self.ready().await?;
+        let messages = batch.messages();
         let frame = Frame::raw(batch.into_bytes()).counted(&self.side.pending);
-        self.side.with_open(|stream| stream.send_data(frame, false))
+        self.side.send(frame, messages)
     }
 
     /// Bytes sent and not yet handed to the socket's write buffer.
@@ -148,7 +180,25 @@ impl SendSide {
         Rc::new(SendSide {
             state: RefCell::new(SendState::Unanswered(respond)),
             pending: Rc::default(),
+            sent: Tally::default(),
         })
+    }
+
+    /// What was sent and not told of yet.
+    pub(crate) fn sent(&self) -> &Tally {
+        &self.sent
+    }
+
+    /// Sends a frame that holds `messages`.
+    fn send(&self, frame: Frame, messages: Messages) -> Result<(), Status> {
+        self.with_open(|stream| stream.send_data(frame, false))?;
+        self.sent.add(messages);
+        Ok(())
+    }
+
+    /// A message of `bytes` bytes has left in parts.
+    pub(crate) fn message_left(&self, bytes: u64) {
+        self.sent.add(Messages { count: 1, bytes });
     }
 
     /// Runs `action` on the open stream, sending the headers first if they are due.

@@ -12,8 +12,9 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use grpc::{
-    CallContext, Clock, Code, HttpRequest, HttpResponse, Limits, MessageBatch, MessageParts,
-    Method, PartSink, RequestStream, ResponseSink, Service, Shutdown, Status, UnaryAnswer,
+    CallContext, CallEvent, Clock, Code, HttpRequest, HttpResponse, Limits, MessageBatch,
+    MessageParts, Method, PartSink, RequestStream, ResponseSink, Service, Shutdown, Status,
+    UnaryAnswer,
 };
 use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Request};
@@ -167,6 +168,8 @@ pub struct Seen {
     pub contexts: RefCell<Vec<CallContext>>,
     pub pending_bytes: Cell<usize>,
     pub sent: Cell<usize>,
+    /// What was told of calls, in order.
+    pub told: RefCell<Vec<(Method, CallEvent)>>,
     pub release: RefCell<Vec<Waker>>,
     pub released: Cell<bool>,
 }
@@ -310,6 +313,10 @@ impl Service for TestService {
             String::from_utf8_lossy(request.body())
         );
         HttpResponse::new(Bytes::from(text))
+    }
+
+    fn note(&self, method: Method, event: CallEvent) {
+        self.seen.told.borrow_mut().push((method, event));
     }
 }
 
