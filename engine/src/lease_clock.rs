@@ -94,6 +94,16 @@ impl LeaseClock {
         self.leases.keys().copied().collect()
     }
 
+    /// How many leases there are.
+    pub fn len(&self) -> usize {
+        self.leases.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.leases.is_empty()
+    }
+
     /// Up to `count_max` leases whose time is over; each is handed out once, until
     /// [`LeaseClock::expiry_failed`].
     pub fn due(&mut self, now_nanos: u64, count_max: usize) -> Vec<LeaseId> {

@@ -5,11 +5,12 @@
 //! failed. A write and the sync that follows it alone become one linked operation. Any number of
 //! requests may be under way; what one ending costs does not depend on how many others wait.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +18,10 @@ use engine::image::{PassingBytes, ReadRequest};
 use reactor::{AlignedBuffer, Class, DetachedFile, File, OpenOptions, World, WriteError};
 use wal::io::{Directory, FileName, IoFailure, IoId, IoOperation, IoOutput, IoRequest, Priority};
 
+use crate::cores::Board;
 use crate::local::Flag;
+use crate::metrics::FileKind;
+use crate::metrics::core::FileMetrics;
 
 /// What became of one request.
 pub type IoResult = Result<IoOutput, IoFailure>;
@@ -42,6 +46,8 @@ struct Shared {
     /// Requests that found no descriptor since it was last asked.
     lacked_descriptors: Cell<u64>,
     lock_holder: RefCell<Option<String>>,
+    /// Where what is done here is counted, and for which core.
+    counted: OnceCell<(Arc<Board>, u16)>,
 }
 
 #[derive(Default)]
@@ -127,7 +133,26 @@ impl Disk {
             buffered: Cell::new(false),
             lacked_descriptors: Cell::new(0),
             lock_holder: RefCell::default(),
+            counted: OnceCell::new(),
         }))
+    }
+
+    /// Counts what is done from now on, as that of `core`.
+    pub fn count_for(&self, board: Arc<Board>, core: u16) {
+        self.0.counted.get_or_init(|| (board, core));
+    }
+
+    fn count(&self, file: &FileName, priority: Priority, note: impl FnOnce(&FileMetrics)) {
+        let Some((board, core)) = self.0.counted.get() else {
+            return;
+        };
+        let kind = match file {
+            FileName::Segment { .. } if priority == Priority::Background => FileKind::LogAhead,
+            FileName::Segment { .. } => FileKind::Log,
+            FileName::Pages { .. } | FileName::Events { .. } => FileKind::Store,
+            FileName::Superblock | FileName::SuperblockTemporary => FileKind::Superblock,
+        };
+        note(board.metrics.core(*core).files(kind));
     }
 
     /// Whether some file could not be opened for direct I/O and is served buffered.
@@ -190,8 +215,8 @@ impl Disk {
         };
         drop(self.0.world.spawn(class, async move {
             let result = match may_lack_descriptors(&request.operation) {
-                true => disk.execute_with_descriptors(request.operation).await,
-                false => disk.execute(request.operation).await,
+                true => disk.execute_with_descriptors(&request).await,
+                false => disk.execute(request.operation, request.priority).await,
             };
             disk.finish(request.id, result);
         }));
@@ -199,9 +224,10 @@ impl Disk {
 
     /// Executes what opens a file on the way, again and again until there is a descriptor for it: nothing has
     /// happened when there is none.
-    async fn execute_with_descriptors(&self, operation: IoOperation) -> IoResult {
+    async fn execute_with_descriptors(&self, request: &IoRequest) -> IoResult {
         loop {
-            match self.execute(operation.clone()).await {
+            let operation = request.operation.clone();
+            match self.execute(operation, request.priority).await {
                 Err(IoFailure::Other {
                     errno: EMFILE | ENFILE,
                     ..
@@ -221,13 +247,19 @@ impl Disk {
             let IoOperation::Write { file, offset, data } = write.operation else {
                 return;
             };
-            let file = match disk.file(&file) {
+            let name = file;
+            let file = match disk.file(&name) {
                 Ok(file) => file,
                 Err(error) => return disk.finish_pair(write.id, sync, Err(error), Ok(())),
             };
+            let began = disk.0.world.now();
             let buffer = disk.buffer_of(&data);
             match file.write_at_and_sync(buffer, offset).await {
                 Ok(buffer) => {
+                    disk.count(&name, write.priority, |counts| {
+                        counts.written_bytes.add(data.len() as u64);
+                        counts.flushes.observe_time(disk.0.world.now().since(began));
+                    });
                     disk.0.world.recycle(buffer);
                     disk.finish_pair(write.id, sync, Ok(()), Ok(()));
                 }
@@ -283,8 +315,18 @@ impl Disk {
     /// # Errors
     /// As for [`IoOperation::Read`].
     pub async fn read(&self, file: &FileName, offset: u64, len: u64) -> Result<Vec<u8>, IoFailure> {
-        let file = self.file(file)?;
-        file.read_at(len as usize, offset).await.map_err(failure)
+        let name = file;
+        let file = self.file(name)?;
+        let bytes = file.read_at(len as usize, offset).await.map_err(failure)?;
+        self.count_read(name, bytes.len());
+        Ok(bytes)
+    }
+
+    fn count_read(&self, file: &FileName, bytes: usize) {
+        self.count(file, Priority::Urgent, |counts| {
+            counts.reads.increment();
+            counts.read_bytes.add(bytes as u64);
+        });
     }
 
     /// Reads the bytes that a large scan wants, through the kernel's cache: a scan reads in an order in which
@@ -309,6 +351,7 @@ impl Disk {
         let world = &self.0.world;
         let buffer = file.read_into(world.buffer(around), offset).await;
         let buffer = buffer.map_err(failure)?;
+        self.count_read(&request.file, buffer.len());
         let from = (start - offset) as usize;
         let to = (from + len).min(buffer.len());
         let bytes = Bytes::copy_from_slice(&buffer[from.min(to)..to]);
@@ -359,7 +402,7 @@ impl Disk {
         self.0.root.join(directory.path())
     }
 
-    async fn execute(&self, operation: IoOperation) -> IoResult {
+    async fn execute(&self, operation: IoOperation, priority: Priority) -> IoResult {
         let world = &self.0.world;
         match operation {
             IoOperation::CreateDirectory(directory) => {
@@ -393,13 +436,20 @@ impl Disk {
                 Ok(IoOutput::Bytes(bytes))
             }
             IoOperation::Write { file, offset, data } => {
-                let file = self.file(&file)?;
+                let name = file;
+                let file = self.file(&name)?;
                 let buffer = self.buffer_of(&data);
                 self.recycled(file.write_at(buffer, offset).await)?;
+                self.count(&name, priority, |counts| {
+                    counts.written_bytes.add(data.len() as u64)
+                });
                 Ok(IoOutput::None)
             }
             IoOperation::Sync { file } => {
+                let began = world.now();
                 self.file(&file)?.sync_data().await.map_err(failure)?;
+                let took = world.now().since(began);
+                self.count(&file, priority, |counts| counts.flushes.observe_time(took));
                 Ok(IoOutput::None)
             }
             IoOperation::SyncDirectory(directory) => {

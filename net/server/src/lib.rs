@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`config`] (what is asked for), [`serve`] (the process), [`node`] (a running member),
 //! [`cores`] (what its cores have in common), [`shards`] and [`disk`] (what executes the engine's and the log's requests), [`services`] (the
-//! client API). Nothing depends on this crate but the binary `ringd` and the simulator, which runs
+//! client API), [`metrics`] (what all of them count). Nothing depends on this crate but the binary `ringd` and the simulator, which runs
 //! the same [`node::Node`] on simulated worlds.
 #![forbid(unsafe_code)]
 
@@ -15,6 +15,7 @@ pub mod inspect;
 pub mod local;
 pub mod log;
 pub mod memory;
+pub mod metrics;
 pub mod node;
 pub mod peer;
 pub mod planted;

@@ -16,15 +16,15 @@ use reactor::{
 };
 use serde_json::Value;
 
-use crate::config::Config;
 use crate::config::url::{Endpoint, Url};
+use crate::config::{Config, MetricsDetail};
 use crate::cores::{self, HOME, LINK_CAPACITY, Seat};
 use crate::exit::Exit;
 use crate::identity::Identity;
 use crate::log::Logger;
 use crate::node::{CheckpointOptions, Node, NodeOptions};
 use crate::peer::PeerService;
-use crate::services::EtcdService;
+use crate::services::{EtcdService, MetricsService};
 
 /// Calls that still run are ended this long after the signal.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
@@ -72,6 +72,9 @@ pub async fn serve(
     let options = node_options(&config, identity);
     let opened = Node::open_home(world.clone(), seat, options, logger.clone());
     let node = opened.await.map_err(Exit::from)?;
+    if config.metrics == MetricsDetail::Extensive {
+        node.board().metrics.show_extensive();
+    }
     let threads = start_cores(seats, &config, &cores_run)?;
     let process = Process::new(&node, &config);
     let clients = process
@@ -79,6 +82,9 @@ pub async fn serve(
         .await?;
     let peers = process
         .listen_all("--listen-peer-urls", &config.listen_peer_urls)
+        .await?;
+    let observers = process
+        .listen_all("--listen-metrics-urls", &config.listen_metrics_urls)
         .await?;
     node.ready().await.map_err(|what| exit_of(&node, what))?;
     if let Some(home) = node.home() {
@@ -101,6 +107,14 @@ pub async fn serve(
         note_socket(&sockets, listener.local_address());
         process.accept(listener, peer_service.clone(), Spreading::Not);
         logger.info("serving peer traffic", &[("address", address.into())]);
+    }
+    let metrics_service = MetricsService::new(node.clone());
+    for listener in observers {
+        let address = listener.local_address().to_string();
+        note_socket(&sockets, listener.local_address());
+        process.accept(listener, metrics_service.clone(), Spreading::Not);
+        let fields = [("address", address.into())];
+        logger.info("serving metrics", &fields);
     }
     logger.info("ready to serve client requests", &[]);
     let ended = wait_for_end(&world, &mut signals, &node, &logger).await;

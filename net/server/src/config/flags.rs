@@ -294,11 +294,11 @@ pub const FLAGS: &[Flag] = &[
         "http://localhost:2379",
         "client listeners (http:// or unix://)",
     ),
-    later(
+    works(
         "listen-metrics-urls",
         Kind::Text,
         "",
-        "metrics are not supported yet",
+        "further listeners that answer /metrics, /health, /livez and /readyz and nothing else",
     ),
     works(
         "listen-peer-urls",
@@ -358,11 +358,11 @@ pub const FLAGS: &[Flag] = &[
         "log segments are kept as long as they are needed",
     ),
     later("memory-mlock", Kind::Bool, "false", HTTP),
-    later(
+    works(
         "metrics",
         Kind::Text,
         "basic",
-        "metrics are not supported yet",
+        "basic or extensive: the latter adds how long calls take, by method",
     ),
     works("name", Kind::Text, "default", "human name of this member"),
     later("peer-auto-tls", Kind::Bool, "false", TLS),

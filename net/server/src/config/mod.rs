@@ -42,6 +42,15 @@ pub enum IoDriver {
     Fallback,
 }
 
+/// How much `/metrics` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsDetail {
+    /// Everything but what is next.
+    Basic,
+    /// Also how long calls take, by method.
+    Extensive,
+}
+
 /// Severity below which log lines are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
@@ -77,6 +86,10 @@ pub struct Config {
     pub listen_client_urls: Vec<Url>,
     /// URLs announced to clients.
     pub advertise_client_urls: Vec<Url>,
+    /// Listeners for metrics and health alone.
+    pub listen_metrics_urls: Vec<Url>,
+    /// How much `/metrics` shows.
+    pub metrics: MetricsDetail,
     /// Peer listeners.
     pub listen_peer_urls: Vec<Url>,
     /// URLs announced to peers; they decide the member id.
@@ -394,6 +407,17 @@ impl Values {
             data_dir,
             listen_client_urls: self.listeners("listen-client-urls"),
             advertise_client_urls: self.urls("advertise-client-urls"),
+            listen_metrics_urls: match self.text("listen-metrics-urls") {
+                none if none.is_empty() => Vec::new(),
+                _ => self.listeners("listen-metrics-urls"),
+            },
+            metrics: self.choice(
+                "metrics",
+                &[
+                    ("basic", MetricsDetail::Basic),
+                    ("extensive", MetricsDetail::Extensive),
+                ],
+            ),
             listen_peer_urls: self.listeners("listen-peer-urls"),
             initial_advertise_peer_urls,
             initial_cluster_token: self.text("initial-cluster-token"),

@@ -2,13 +2,15 @@
 
 use std::any::Any;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use engine::auth::Authorized;
 use engine::command::Command;
 use engine::image::ShardEvent;
 use engine::shard::{ShardReply, ShardRequest};
-use reactor::DetachedStream;
+use reactor::{DetachedStream, Timestamp, World};
 
+use super::Board;
 use super::link::{Answer, Answers, Callee, CalleeEnd, Caller, CallerEnd};
 use crate::identity::Identity;
 use crate::local::{Flag, Responder};
@@ -134,8 +136,23 @@ pub(crate) enum Waiter {
     Nobody,
 }
 
+/// A waiter, and when its call was made if that is timed.
+pub(crate) struct Timed {
+    pub(crate) waiter: Waiter,
+    pub(crate) began: Option<Timestamp>,
+}
+
 /// A calling end on its core.
-pub(crate) type CallsTo = Rc<Caller<Call, Response, Waiter>>;
+pub(crate) type CallsTo = Rc<Caller<Call, Response, Timed>>;
+
+/// Where the calls of a core are counted.
+pub(crate) struct CountedCalls {
+    /// Of this core.
+    pub(crate) core: u16,
+    pub(crate) board: Arc<Board>,
+    /// Times some of them.
+    pub(crate) clock: World,
+}
 
 /// This core's calls to the others.
 ///
@@ -150,6 +167,7 @@ pub(crate) struct Links {
     answers: Vec<Answers<Call, Response>>,
     /// Raised when something is to be flushed.
     wanted: Rc<Flag>,
+    counted: CountedCalls,
 }
 
 /// The right to answer a call.
@@ -171,6 +189,7 @@ impl Links {
         callers: Vec<Option<CallerEnd<Call, Response>>>,
         patient: Option<CallerEnd<Call, Response>>,
         callees: impl Iterator<Item = CalleeEnd<Call, Response>>,
+        counted: CountedCalls,
     ) -> (Links, Vec<CallsFrom>) {
         let wanted: Rc<Flag> = Rc::default();
         let caller = |end: Option<_>| end.map(|end| Rc::new(Caller::new(end, wanted.clone())));
@@ -182,6 +201,7 @@ impl Links {
             patient: caller(patient),
             answers: callees.iter().map(|end| end.answers().clone()).collect(),
             wanted: wanted.clone(),
+            counted,
         };
         (links, callees)
     }
@@ -220,7 +240,14 @@ impl Links {
                 None => panic!("core {core} calls itself"),
             },
         };
-        drop(caller.call(waiter, call));
+        let CountedCalls {
+            core: from,
+            board,
+            clock,
+        } = &self.counted;
+        let is_timed = board.metrics.core(*from).note_call(core);
+        let began = is_timed.then(|| clock.now());
+        drop(caller.call(Timed { waiter, began }, call));
     }
 
     /// Tells all other cores.

@@ -27,6 +27,7 @@ use engine::image::Dirty;
 use engine::shard::SHARDS_MAX;
 use engine::store::Sizes;
 
+use crate::metrics::Metrics;
 use crate::node::{Failure, State};
 use call::{Call, Response};
 use link::{CalleeEnd, CallerEnd, link};
@@ -99,6 +100,8 @@ pub struct Board {
     owners: [AtomicU16; SHARDS_MAX as usize],
     gauges: [Gauges; SHARDS_MAX as usize],
     cores: Vec<CoreGauges>,
+    /// What the cores count.
+    pub metrics: Metrics,
 }
 
 impl Board {
@@ -108,6 +111,7 @@ impl Board {
             owners: std::array::from_fn(|_| AtomicU16::new(HOME)),
             gauges: std::array::from_fn(|_| Gauges::default()),
             cores: (0..cores).map(|_| CoreGauges::default()).collect(),
+            metrics: Metrics::new(cores),
         }
     }
 
@@ -145,9 +149,10 @@ impl Board {
     pub fn sizes(&self, shards: u16) -> Sizes {
         let mut total = Sizes::default();
         for gauges in &self.gauges[..usize::from(shards)] {
-            total.bytes += gauges.bytes.load(Ordering::Relaxed);
-            total.bytes_in_use += gauges.bytes_in_use.load(Ordering::Relaxed);
-            total.keys += gauges.keys.load(Ordering::Relaxed);
+            let sizes = gauges.sizes();
+            total.bytes += sizes.bytes;
+            total.bytes_in_use += sizes.bytes_in_use;
+            total.keys += sizes.keys;
         }
         total
     }
@@ -320,7 +325,17 @@ impl Gauges {
         self.keys.store(sizes.keys, Ordering::Relaxed);
     }
 
-    fn dirty(&self) -> Dirty {
+    /// Sizes of the shard.
+    pub(crate) fn sizes(&self) -> Sizes {
+        Sizes {
+            bytes: self.bytes.load(Ordering::Relaxed),
+            bytes_in_use: self.bytes_in_use.load(Ordering::Relaxed),
+            keys: self.keys.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How much of its page cache only a checkpoint can free.
+    pub(crate) fn dirty(&self) -> Dirty {
         Dirty {
             dirty_bytes: self.dirty_bytes.load(Ordering::Relaxed),
             cache_bytes: self.cache_bytes.load(Ordering::Relaxed),

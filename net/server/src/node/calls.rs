@@ -10,7 +10,7 @@ use reactor::Class;
 
 use super::{Node, State};
 use crate::cores::HOME;
-use crate::cores::call::{Call, CallAnswer, CallsFrom, CallsTo, Notice, Response, Waiter};
+use crate::cores::call::{Call, CallAnswer, CallsFrom, CallsTo, Notice, Response, Timed, Waiter};
 use crate::shards::Asked;
 
 /// Calls that are handled before a look at the clock.
@@ -58,7 +58,11 @@ impl Node {
 
     async fn run_responses(&self, caller: CallsTo) {
         while std::future::poll_fn(|context| caller.poll_responses(context)).await {
-            while let Some((waiter, response)) = caller.next_response() {
+            while let Some((Timed { waiter, began }, response)) = caller.next_response() {
+                if let Some(began) = began {
+                    let took = self.0.world.now().since(began);
+                    self.metrics().hops.observe_time(took);
+                }
                 self.take_response(waiter, response);
             }
             self.0.world.yield_now().await;

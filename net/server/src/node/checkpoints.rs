@@ -299,6 +299,9 @@ impl Home {
         self.0.links.tell_all(Notice::Published(id));
         let [id, index, pages, bytes] = self.checkpoint_fields(id.into(), index);
         let took = self.0.world.now().since(checkpoints.began.get());
+        let metrics = &self.0.board.metrics.member;
+        metrics.checkpoints.observe_time(took);
+        metrics.checkpoint_bytes.add(checkpoints.bytes.get());
         let seconds = ("seconds", took.as_secs_f64().into());
         let fields = [id, index, pages, bytes, seconds];
         self.0.logger.info("checkpoint ends", &fields);

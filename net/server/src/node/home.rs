@@ -277,6 +277,8 @@ impl Home {
             let status = self.parts.sequencer.borrow().raft_status();
             let visible = &self.0.board.visible;
             visible.set_role(status.term.0, status.leader.is_some());
+            let leader = status.leader.map(|member| member.0);
+            self.0.board.metrics.member.note_leader(leader);
         }
         if effects.disk_full {
             self.note_disk_full("the log".to_owned());

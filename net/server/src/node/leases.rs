@@ -60,11 +60,19 @@ impl Home {
             return;
         }
         let now = self.0.world.now().nanos();
+        let metrics = &self.0.board.metrics.member;
         let mut leases = self.parts.leases.borrow_mut();
         for change in changes {
             match *change {
-                LeaseChange::Granted { id, ttl } => leases.granted(id, ttl, now),
-                LeaseChange::Revoked { id } => leases.revoked(id),
+                LeaseChange::Granted { id, ttl } => {
+                    leases.granted(id, ttl, now);
+                    metrics.leases_granted.increment();
+                    metrics.lease_seconds.observe(ttl.max(0) as u64);
+                }
+                LeaseChange::Revoked { id } => {
+                    leases.revoked(id);
+                    metrics.leases_revoked.increment();
+                }
             }
         }
         self.parts.lease_work.raise();
@@ -76,7 +84,11 @@ impl Home {
             return self.parts.leases.borrow().granted_ttl(id);
         }
         let now = self.0.world.now().nanos();
-        self.parts.leases.borrow_mut().renew(id, now)
+        let renewed = self.parts.leases.borrow_mut().renew(id, now);
+        if renewed.is_some() {
+            self.0.board.metrics.member.leases_renewed.increment();
+        }
+        renewed
     }
 
     /// As [`Node::leases`].
@@ -122,7 +134,12 @@ impl Home {
     /// One expiry command; leases of a command that did not get through are due again.
     async fn expire(&self, ids: Vec<LeaseId>) {
         let command = Command::LeaseExpire { ids: ids.clone() };
-        if let Err(error) = self.write_as_member(command).await {
+        let expired = self.write_as_member(command).await;
+        if expired.is_ok() {
+            let metrics = &self.0.board.metrics.member;
+            metrics.leases_expired.add(ids.len() as u64);
+        }
+        if let Err(error) = expired {
             self.0.logger.warn(
                 "lease expiry was not taken and is tried again",
                 &[

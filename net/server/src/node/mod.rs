@@ -9,6 +9,7 @@ mod calls;
 mod checkpoints;
 mod connections;
 mod dispatch;
+mod figures;
 mod hash;
 mod home;
 mod leases;
@@ -25,6 +26,7 @@ mod waiters;
 mod watches;
 
 pub use checkpoints::{CheckpointOptions, CheckpointStatus};
+pub use figures::MemberFigures;
 pub use hash::StoreHash;
 pub use home::Home;
 pub use leases::LeaseStatus;
@@ -51,6 +53,7 @@ use crate::cores::{Board, HOME};
 use crate::identity::Identity;
 use crate::local::{Changed, Flag, one_shot};
 use crate::log::Logger;
+use crate::metrics::CoreMetrics;
 use crate::shards::Shards;
 use home::HomeParts;
 
@@ -188,6 +191,16 @@ impl Node {
     /// What all cores of the member may read.
     pub fn board(&self) -> &Arc<Board> {
         &self.0.board
+    }
+
+    /// What this core counts.
+    pub fn metrics(&self) -> &CoreMetrics {
+        self.0.board.metrics.core(self.0.core)
+    }
+
+    /// How many shards the member has.
+    pub fn shards(&self) -> u16 {
+        self.0.shards.count()
     }
 
     /// Settings.

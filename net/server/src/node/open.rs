@@ -31,7 +31,7 @@ use super::upkeep::{Reclaim, Upkeep};
 use super::watches::Watches;
 use super::{Inner, Node};
 use crate::config::AutoCompaction;
-use crate::cores::call::{Call, CallsFrom, Facts, Links, Response, Waiter};
+use crate::cores::call::{Call, CallsFrom, CountedCalls, Facts, Links, Response, Waiter};
 use crate::cores::placement::Placement;
 use crate::cores::{self, Board, HOME, Seat};
 use crate::disk::Disk;
@@ -395,7 +395,12 @@ impl Node {
     ) -> Option<Node> {
         let core = seat.core();
         let callees = seat.callees.into_iter().flatten();
-        let (links, mut callees) = Links::new(seat.callers, seat.patient, callees);
+        let counted = CountedCalls {
+            core,
+            board: seat.board.clone(),
+            clock: world.clone(),
+        };
+        let (links, mut callees) = Links::new(seat.callers, seat.patient, callees, counted);
         let home = callees.first_mut()?;
         if !std::future::poll_fn(|context| home.poll_requests(context)).await {
             return None;
@@ -411,6 +416,7 @@ impl Node {
             board: seat.board.clone(),
             disk: Disk::new(world.clone(), options.data_dir.clone(), work.clone()),
         };
+        place.disk.count_for(seat.board.clone(), core);
         let shards = Shards::new(place, facts.shards, Vec::new(), work.clone());
         let common = Common {
             world,
@@ -445,7 +451,13 @@ impl Node {
             coordinator,
         } = state;
         let callees = seat.callees.into_iter().flatten().chain(seat.patients);
-        let (links, callees) = Links::new(seat.callers, None, callees);
+        let counted = CountedCalls {
+            core: HOME,
+            board: seat.board.clone(),
+            clock: world.clone(),
+        };
+        let (links, callees) = Links::new(seat.callers, None, callees, counted);
+        disk.count_for(seat.board.clone(), HOME);
         let place = Place {
             world: world.clone(),
             core: HOME,
@@ -573,6 +585,7 @@ impl HomeParts {
             dispatch: dispatch.clone(),
             board: common.board.clone(),
             disk,
+            clock: common.world.clone(),
             member_id: identity.member_id,
             // Later lives start above what earlier ones can have reached.
             first_request_id: term << 40,

@@ -48,6 +48,20 @@ impl Node {
         range: &Authorized<Range>,
         bytes_max: usize,
     ) -> Result<Option<Answer>, WriteError> {
+        let began = self.0.world.now();
+        let read = self.read_range(range, bytes_max).await;
+        let metrics = self.metrics();
+        metrics.range_operations.increment();
+        let took = self.0.world.now().since(began);
+        metrics.ranges[usize::from(read.is_ok())].observe_time(took);
+        read
+    }
+
+    async fn read_range(
+        &self,
+        range: &Authorized<Range>,
+        bytes_max: usize,
+    ) -> Result<Option<Answer>, WriteError> {
         if !range.serializable {
             self.confirm_leadership().await?;
         }
@@ -97,6 +111,8 @@ impl Node {
                 continue;
             }
             let reply = read.finish().map_err(WriteError::Command)?;
+            let ranges = reply.responses.len() as u64;
+            self.metrics().range_operations.add(ranges);
             return Ok(Answer {
                 header,
                 reply: Reply::Txn(reply),

@@ -8,7 +8,7 @@
 //! disk → log (durable) → raft (commit) → coordinator ⇄ shards → published → answers
 //! ```
 //!
-//! Knows no sockets and no clock but the `now` it is given.
+//! Knows no sockets, and decides by no clock but the `now` it is given; it reads one to say how long an entry was where.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -21,6 +21,7 @@ use engine::coordinator::{Applied, Coordinator, CoordinatorOutput, FrozenState, 
 use engine::entry::{EntryBuilder, RequestHead};
 use engine::shard::Damage;
 use raft::{Action, EntryKind, Input, LogIndex, ProposeError, Raft, Role, Term};
+use reactor::World;
 use wal::io::IoRequest;
 use wal::{Wal, WalEvent};
 
@@ -30,6 +31,8 @@ use crate::cores::Board;
 use crate::cores::call::{CallAnswer, Response};
 use crate::disk::Disk;
 use crate::local::Responder;
+use crate::metrics::member::SLOW_APPLY_NANOS;
+use crate::metrics::{ApplyKind, MemberMetrics, Phase};
 use crate::planted::{Bug, planted};
 
 /// An entry is closed when its requests reach this many bytes.
@@ -96,6 +99,8 @@ impl WriteResponder {
 struct PendingEntry {
     builder: EntryBuilder,
     waiters: Waiters,
+    /// When its first request came.
+    began_nanos: u64,
 }
 
 impl PendingEntry {
@@ -103,6 +108,7 @@ impl PendingEntry {
         PendingEntry {
             builder: EntryBuilder::new(),
             waiters: Waiters::default(),
+            began_nanos: 0,
         }
     }
 }
@@ -111,6 +117,8 @@ impl PendingEntry {
 struct Flight {
     index: u64,
     proposed_nanos: u64,
+    /// When it was committed and given to the coordinator; 0 before.
+    given_nanos: u64,
     waiters: Waiters,
 }
 
@@ -164,6 +172,7 @@ pub(super) struct Sequencer {
     dispatch: Rc<Dispatch>,
     board: Arc<Board>,
     disk: Disk,
+    clock: World,
     member_id: u64,
     growing: PendingEntry,
     closed: VecDeque<PendingEntry>,
@@ -210,6 +219,21 @@ pub(super) struct Backlog {
     pub(super) requests_waiting: usize,
 }
 
+/// What waits in the pipeline.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Queues {
+    /// Requests without an outcome.
+    pub(super) pending: u64,
+    /// Those of them that wait for an entry.
+    pub(super) waiting_requests: u64,
+    /// Their bytes.
+    pub(super) waiting_bytes: u64,
+    /// Records written and not yet synced.
+    pub(super) records_in_flight: u64,
+    /// Bytes that wait for a record.
+    pub(super) log_bytes_waiting: u64,
+}
+
 /// What a sequencer is made of.
 pub(super) struct Parts {
     /// Consensus, restored.
@@ -226,6 +250,8 @@ pub(super) struct Parts {
     pub board: Arc<Board>,
     /// The disk that executes the log's requests.
     pub disk: Disk,
+    /// What says how long something took.
+    pub clock: World,
     /// This member.
     pub member_id: u64,
     /// First request id of this life; ids are unique in a member's life.
@@ -252,6 +278,7 @@ impl Sequencer {
             dispatch: parts.dispatch,
             board: parts.board,
             disk: parts.disk,
+            clock: parts.clock,
             member_id: parts.member_id,
             growing: PendingEntry::new(),
             closed: VecDeque::new(),
@@ -284,10 +311,12 @@ impl Sequencer {
         responder: WriteResponder,
     ) -> Result<(), (WriteError, WriteResponder)> {
         if self.poisoned || self.read_only {
+            self.metrics().proposals_failed.increment();
             return Err((WriteError::Stopped, responder));
         }
         if self.waiting_bytes >= WAITING_BYTES_MAX || self.waiting_requests >= WAITING_REQUESTS_MAX
         {
+            self.metrics().proposals_failed.increment();
             return Err((WriteError::TooManyRequests, responder));
         }
         if self.growing.builder.len_bytes() >= ENTRY_BYTES_TARGET {
@@ -299,8 +328,11 @@ impl Sequencer {
             request_id: self.last_request_id,
             origin_member: self.member_id,
         };
+        if self.growing.waiters.is_empty() {
+            self.growing.began_nanos = self.clock.now().nanos();
+        }
         self.growing.builder.push(head, command);
-        self.growing.waiters.push(responder);
+        self.growing.waiters.push(responder, ApplyKind::of(command));
         self.waiting_bytes += self.growing.builder.len_bytes() - before;
         self.waiting_requests += 1;
         Ok(())
@@ -318,7 +350,7 @@ impl Sequencer {
         loop {
             let mut moved = self.take_completions(now_nanos);
             moved |= self.take_log_events(&mut effects);
-            moved |= self.propose(now_nanos);
+            moved |= self.propose();
             moved |= self.take_actions(&mut effects);
             moved |= self.give_committed(&mut room);
             moved |= self.run_coordinator(&mut effects);
@@ -405,7 +437,7 @@ impl Sequencer {
     }
 
     /// Proposes what waits while there is room in flight; what does not fit grows.
-    fn propose(&mut self, now_nanos: u64) -> bool {
+    fn propose(&mut self) -> bool {
         let mut moved = false;
         while !self.poisoned {
             if !self.may_propose() || self.dispatch.hold_back() {
@@ -424,12 +456,21 @@ impl Sequencer {
             self.waiting_bytes -= self.waiting_bytes.min(entry.builder.len_bytes());
             let data = entry.builder.finish();
             match self.raft.propose(EntryKind::Normal, data.len() as u64) {
-                Ok(id) => self.take_flight(id, data, entry.waiters, now_nanos),
-                Err(error) => refuse(entry.waiters, error),
+                Ok(id) => self.take_flight(id, data, entry.waiters, entry.began_nanos),
+                Err(error) => self.refuse(entry.waiters, error),
             }
             moved = true;
         }
         moved
+    }
+
+    fn refuse(&self, waiters: Waiters, error: ProposeError) {
+        let error = match error {
+            ProposeError::TooManyUncommitted { .. } => WriteError::TooManyRequests,
+            _ => WriteError::NoLeader,
+        };
+        let ended = waiters.fail(&error);
+        self.metrics().proposals_failed.add(ended);
     }
 
     /// Whether the next entry should go now rather than grow. While entries are on their way to the
@@ -452,12 +493,18 @@ impl Sequencer {
         id: raft::EntryId,
         data: Bytes,
         mut waiters: Waiters,
-        now_nanos: u64,
+        began_nanos: u64,
     ) {
+        let now_nanos = self.clock.now().nanos();
         waiters.mark(now_nanos);
+        let metrics = self.metrics();
+        metrics.entry_requests.observe(waiters.len() as u64);
+        let queued = now_nanos.saturating_sub(began_nanos);
+        metrics.phase(Phase::Queue).observe(queued);
         self.flights.push_back(Flight {
             index: id.index.0,
             proposed_nanos: now_nanos,
+            given_nanos: 0,
             waiters,
         });
         self.uncommitted.push_back(wal::Entry {
@@ -568,6 +615,7 @@ impl Sequencer {
             };
             assert_eq!(entry.index.0, self.given + 1, "payloads are in index order");
             self.given = entry.index.0;
+            self.note_given();
             *room = room.saturating_sub(entry.data.len() as u64 + 1);
             self.volume.bytes += entry.data.len() as u64;
             // A change of membership means nothing to the state machine.
@@ -584,6 +632,41 @@ impl Sequencer {
             self.dispatch.load_ahead(self.coordinator.applied().index);
         }
         moved
+    }
+
+    /// The entry that was given last was committed just now.
+    fn note_given(&mut self) {
+        let flights = &mut self.flights;
+        // Entries of a former life have none.
+        if let Ok(at) = flights.binary_search_by_key(&self.given, |flight| flight.index) {
+            let now_nanos = self.clock.now().nanos();
+            let flight = &mut flights[at];
+            flight.given_nanos = now_nanos;
+            let logged = now_nanos.saturating_sub(flight.proposed_nanos);
+            self.metrics().phase(Phase::Log).observe(logged);
+        }
+    }
+
+    /// How long the entry at `index`, which is applied, took since it was committed; 0 if nobody waits for it.
+    fn note_applied(&self, index: u64) -> u64 {
+        let found = self
+            .flights
+            .binary_search_by_key(&index, |flight| flight.index);
+        let Ok(at) = found else {
+            return 0;
+        };
+        let given_nanos = self.flights[at].given_nanos;
+        let took = self.clock.now().nanos().saturating_sub(given_nanos);
+        let metrics = self.metrics();
+        metrics.phase(Phase::Apply).observe(took);
+        if took > SLOW_APPLY_NANOS {
+            metrics.slow_applies.increment();
+        }
+        took
+    }
+
+    fn metrics(&self) -> &MemberMetrics {
+        &self.board.metrics.member
     }
 
     /// Tells the shards which keys entry `index`, which was given last, will touch.
@@ -652,6 +735,9 @@ impl Sequencer {
         self.make_visible(&published);
         self.volume.requests += u64::from(published.requests);
         self.volume.operations += published.operations;
+        let took = self.note_applied(applied);
+        let board = Arc::clone(&self.board);
+        let metrics = &board.metrics.member;
         for outcome in published.outcomes.drain(..) {
             let Some(at) = self
                 .flights
@@ -661,6 +747,13 @@ impl Sequencer {
                 continue;
             };
             let waiters = &mut self.flights[at].waiters;
+            if let Some(kind) = waiters.kind(outcome.position) {
+                let success = outcome.result.is_ok();
+                metrics.applies(kind, success).observe(took);
+            }
+            if let Ok(reply) = &outcome.result {
+                metrics.note_reply(reply);
+            }
             waiters.answer(
                 outcome.position,
                 WriteOutcome {
@@ -700,23 +793,27 @@ impl Sequencer {
     /// Answers requests that came before `deadline_nanos`, seen from marks of earlier calls, and have no
     /// outcome yet, whether they were proposed or not. One that was not keeps its place in its entry and may still take effect.
     pub(super) fn time_out(&mut self, now_nanos: u64, deadline_nanos: u64) {
+        let mut ended = 0;
         for flight in &mut self.flights {
-            flight.waiters.time_out(deadline_nanos);
+            ended += flight.waiters.time_out(deadline_nanos);
         }
         for entry in self.closed.iter_mut().chain([&mut self.growing]) {
             entry.waiters.mark(now_nanos);
-            entry.waiters.time_out(deadline_nanos);
+            ended += entry.waiters.time_out(deadline_nanos);
         }
+        self.metrics().proposals_failed.add(ended);
     }
 
     fn fail_everyone(&mut self, error: WriteError) {
+        let mut ended = 0;
         for flight in self.flights.drain(..) {
-            flight.waiters.fail(&error);
+            ended += flight.waiters.fail(&error);
         }
         self.close_entry();
         for entry in self.closed.drain(..) {
-            entry.waiters.fail(&error);
+            ended += entry.waiters.fail(&error);
         }
+        self.metrics().proposals_failed.add(ended);
         self.waiting_bytes = 0;
         self.waiting_requests = 0;
     }
@@ -778,6 +875,21 @@ impl Sequencer {
         })
     }
 
+    /// What waits where.
+    pub(super) fn queues(&self) -> Queues {
+        let flights = self.flights.iter().map(|flight| &flight.waiters);
+        let entries = self.closed.iter().chain([&self.growing]);
+        let waiting = entries.map(|entry| &entry.waiters);
+        let pending = flights.chain(waiting).map(Waiters::waiting);
+        Queues {
+            pending: pending.sum::<usize>() as u64,
+            waiting_requests: self.waiting_requests as u64,
+            waiting_bytes: self.waiting_bytes as u64,
+            records_in_flight: self.wal.records_in_flight().into(),
+            log_bytes_waiting: self.wal.waiting_bytes(),
+        }
+    }
+
     /// Whether requests wait for their outcome.
     pub(super) fn is_busy(&self) -> bool {
         !self.flights.is_empty() || !self.closed.is_empty() || !self.growing.waiters.is_empty()
@@ -805,14 +917,6 @@ impl Sequencer {
             Ok(raft::ReadStart::Pending(_)) | Err(_) => None,
         }
     }
-}
-
-fn refuse(waiters: Waiters, error: ProposeError) {
-    let error = match error {
-        ProposeError::TooManyUncommitted { .. } => WriteError::TooManyRequests,
-        _ => WriteError::NoLeader,
-    };
-    waiters.fail(&error);
 }
 
 fn raft_vote(vote: wal::Vote) -> raft::Vote {

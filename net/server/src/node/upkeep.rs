@@ -202,6 +202,9 @@ impl Home {
             }
             (Some(since), true) => {
                 reclaim.passing_since.set(None);
+                let metrics = &self.0.board.metrics.member;
+                metrics.compactions.observe_time(now.since(since));
+                metrics.compacted_at.set(self.0.world.unix_time().as_secs());
                 let seconds = now.since(since).as_secs_f64();
                 let fields = [("seconds", seconds.into())];
                 self.0.logger.info("compaction ends", &fields);
@@ -221,6 +224,8 @@ impl Home {
             Some(since) if !collecting => {
                 reclaim.collecting_since.set(None);
                 reclaim.collected.set(true);
+                let metrics = &self.0.board.metrics.member;
+                metrics.collections.observe_time(now.since(since));
                 let [bytes, in_use] = self.space_fields();
                 let seconds = ("seconds", now.since(since).as_secs_f64().into());
                 let fields = [bytes, in_use, seconds];

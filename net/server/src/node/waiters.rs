@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 
 use super::sequencer::{WriteError, WriteOutcome, WriteResponder};
+use crate::metrics::ApplyKind;
 
 /// See the module.
 ///
@@ -13,6 +14,8 @@ use super::sequencer::{WriteError, WriteOutcome, WriteResponder};
 pub(super) struct Waiters {
     /// By position in the entry.
     responders: Vec<Option<WriteResponder>>,
+    /// What they asked for, in the same places.
+    kinds: Vec<ApplyKind>,
     /// At a time in nanoseconds so many had come.
     marks: VecDeque<(u64, usize)>,
     ended: usize,
@@ -20,8 +23,19 @@ pub(super) struct Waiters {
 
 impl Waiters {
     /// Whoever waits for the next request.
-    pub(super) fn push(&mut self, responder: WriteResponder) {
+    pub(super) fn push(&mut self, responder: WriteResponder, kind: ApplyKind) {
         self.responders.push(Some(responder));
+        self.kinds.push(kind);
+    }
+
+    /// What the request at `position` asks for.
+    pub(super) fn kind(&self, position: u32) -> Option<ApplyKind> {
+        self.kinds.get(position as usize).copied()
+    }
+
+    /// Requests without an outcome. Counts them.
+    pub(super) fn waiting(&self) -> usize {
+        self.responders.iter().flatten().count()
     }
 
     /// Requests, answered ones too.
@@ -42,11 +56,14 @@ impl Waiters {
         }
     }
 
-    /// Answers everybody.
-    pub(super) fn fail(self, error: &WriteError) {
+    /// Answers everybody who still waits, and how many they were.
+    pub(super) fn fail(self, error: &WriteError) -> u64 {
+        let mut ended = 0;
         for responder in self.responders.into_iter().flatten() {
             responder.answer(Err(error.clone()));
+            ended += 1;
         }
+        ended
     }
 
     /// Notes that all of them had come by now.
@@ -62,8 +79,9 @@ impl Waiters {
         self.marks.front().map(|(nanos, _)| *nanos)
     }
 
-    /// Ends the wait for requests that had come before `deadline_nanos` by the marks.
-    pub(super) fn time_out(&mut self, deadline_nanos: u64) {
+    /// Ends the wait for requests that had come before `deadline_nanos` by the marks; answers for how many.
+    pub(super) fn time_out(&mut self, deadline_nanos: u64) -> u64 {
+        let mut ended = 0;
         while let Some(&(nanos, count)) = self.marks.front()
             && nanos < deadline_nanos
         {
@@ -71,10 +89,12 @@ impl Waiters {
             for waiter in &mut self.responders[self.ended..count] {
                 if let Some(responder) = waiter.take() {
                     responder.answer(Err(WriteError::TimedOut));
+                    ended += 1;
                 }
             }
             self.ended = count;
         }
+        ended
     }
 }
 
@@ -87,7 +107,7 @@ mod tests {
 
     fn push(waiters: &mut Waiters) -> Waiting<Outcome> {
         let (responder, waiting) = one_shot();
-        waiters.push(WriteResponder::Here(responder));
+        waiters.push(WriteResponder::Here(responder), ApplyKind::Put);
         waiting
     }
 
@@ -113,7 +133,9 @@ mod tests {
         let mut unmarked = push(&mut waiters);
         waiters.time_out(1000);
         assert!(!has_timed_out(&mut early));
-        waiters.time_out(1001);
+        assert_eq!(waiters.waiting(), 3);
+        assert_eq!(waiters.time_out(1001), 1);
+        assert_eq!(waiters.waiting(), 2);
         assert!(has_timed_out(&mut early));
         assert!(!has_timed_out(&mut late));
         waiters.time_out(9000);

@@ -97,10 +97,22 @@ impl Node {
         }
         streams.insert(id, None);
         drop(streams);
+        self.show_watches();
         WatchStream {
             node: self.clone(),
             id,
         }
+    }
+
+    /// Shows how many streams and watchers there are.
+    fn show_watches(&self) {
+        let watches = &self.0.watches;
+        let metrics = self.metrics();
+        metrics
+            .watch_streams
+            .set(watches.streams.borrow().len() as u64);
+        let watchers = watches.hub.borrow().watcher_count();
+        metrics.watchers.set(watchers as u64);
     }
 
     /// The task that publishes what became visible, in order.
@@ -235,12 +247,15 @@ impl WatchStream {
             .hub
             .borrow_mut()
             .create(self.id, spec, revision)?;
+        self.node.show_watches();
         Ok((id, revision))
     }
 
     /// Ends a watcher; `false` if there is none with this id.
     pub fn cancel(&self, id: WatchId) -> bool {
-        self.node.0.watches.hub.borrow_mut().cancel(self.id, id)
+        let was_there = self.node.0.watches.hub.borrow_mut().cancel(self.id, id);
+        self.node.show_watches();
+        was_there
     }
 
     /// Asks for a progress note of the whole stream.
@@ -396,6 +411,8 @@ impl Drop for WatchStream {
             let board = &self.node.0.board;
             board.core(self.node.0.core).set_has_streams(false);
         }
+        drop(streams);
+        self.node.show_watches();
     }
 }
 

@@ -1,12 +1,13 @@
-//! `/version` and `/health` on the client port.
+//! What is not gRPC: `/version`, `/health`, `/livez`, `/readyz` and `/metrics`, on the client port and, but for the
+//! first, on the listeners for metrics.
 
-use std::time::Duration;
+use std::rc::Rc;
 
 use bytes::Bytes;
-use engine::auth::{Identity, Policy, authorize};
-use engine::command::{AlarmKind, Operation, Range};
-use engine::key::KeyRange;
-use grpc::{HttpRequest, HttpResponse};
+use grpc::{
+    CallContext, Code, HttpRequest, HttpResponse, Method as Call, RequestStream, ResponseSink,
+    Service, Status, UnaryAnswer,
+};
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW,
     CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS,
@@ -14,30 +15,26 @@ use http::header::{
 use http::{HeaderValue, Method, StatusCode};
 
 use super::maintenance::STORAGE_VERSION;
-use super::{ETCD_VERSION, EtcdService};
+use super::{ETCD_VERSION, EtcdService, health};
+use crate::metrics;
+use crate::node::Node;
 
-/// How long the health read may take.
-const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Value of `x-content-type-options`.
+pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
 impl EtcdService {
     pub(super) async fn http_answer(&self, request: &HttpRequest) -> HttpResponse {
-        let is_get = request.method() == Method::GET;
-        let mut answer = match request.uri().path() {
+        let path = request.uri().path();
+        let mut answer = if request.method() == Method::OPTIONS {
             // A browser that asks for permission, of whatever.
-            _ if request.method() == Method::OPTIONS => HttpResponse::new(Bytes::new()),
-            "/version" if is_get => self.version_answer().await,
-            "/health" if is_get => {
-                let query = request.uri().query().unwrap_or("");
-                self.health_answer(query).await
+            HttpResponse::new(Bytes::new())
+        } else if path == "/version" {
+            match request.method() {
+                &Method::GET => self.version_answer().await,
+                _ => method_not_allowed(),
             }
-            "/version" | "/health" => {
-                let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
-                answer
-                    .headers_mut()
-                    .insert(ALLOW, HeaderValue::from_static("GET"));
-                answer
-            }
-            _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
+        } else {
+            observation(&self.node, request).await
         };
         allow_all_origins(&mut answer);
         answer
@@ -58,100 +55,91 @@ impl EtcdService {
             .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         answer
     }
+}
 
-    async fn health_answer(&self, query: &str) -> HttpResponse {
-        let parameters: Vec<(String, String)> = query
-            .split('&')
-            .filter_map(|pair| pair.split_once('='))
-            .filter_map(|(name, value)| Some((unescape(name)?, unescape(value)?)))
-            .collect();
-        let excludes = |name: &str| parameters.iter().any(|(k, v)| k == "exclude" && v == name);
-        // Only the first one counts.
-        let serializable = parameters.iter().find(|(k, _)| k == "serializable");
-        let serializable = serializable.is_some_and(|(_, value)| value == "true");
-        let Ok(alarms) = self.node.alarms().await else {
-            return health(Some("RAFT NO LEADER".to_owned()));
-        };
-        for (_, kind) in alarms {
-            let name = match kind {
-                AlarmKind::NoSpace => "NOSPACE",
-                AlarmKind::Corrupt => "CORRUPT",
-            };
-            if !excludes(name) {
-                return health(Some(format!("ALARM {name}")));
-            }
-        }
-        if !serializable && !self.node.has_leader() {
-            return health(Some("RAFT NO LEADER".to_owned()));
-        }
-        let range = Range {
-            limit: 1,
-            serializable,
-            ..Range::all(KeyRange::single(Bytes::from_static(b"health")))
-        };
-        let operation = authorize(
-            Operation::Range(range),
-            &Identity::Member,
-            &Policy::Disabled,
-        );
-        let Ok(operation) = operation else {
-            return health(Some("RANGE ERROR:permission denied".to_owned()));
-        };
-        match self
-            .node
-            .world()
-            .timeout(HEALTH_TIMEOUT, self.node.execute(operation))
-            .await
-        {
-            Ok(Ok(_)) => health(None),
-            Ok(Err(error)) => health(Some(format!("RANGE ERROR:{error:?}"))),
-            Err(_) => health(Some("RANGE ERROR:context deadline exceeded".to_owned())),
-        }
+/// What `--listen-metrics-urls` answer: metrics and health, and nothing else.
+pub struct MetricsService {
+    node: Node,
+}
+
+impl MetricsService {
+    /// Of `node`.
+    pub fn new(node: Node) -> Rc<MetricsService> {
+        Rc::new(MetricsService { node })
     }
 }
 
-/// A name or value of a query without its escapes; `None` if they are malformed.
-fn unescape(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        rest = tail;
-        bytes.push(match first {
-            b'+' => b' ',
-            b'%' => {
-                let digit = |at: usize| char::from(*tail.get(at)?).to_digit(16);
-                rest = tail.get(2..)?;
-                (digit(0)? * 16 + digit(1)?) as u8
-            }
-            other => other,
-        });
-    }
-    String::from_utf8(bytes).ok()
+fn refused() -> Status {
+    Status::fixed(
+        Code::Unimplemented,
+        "ringd: a listener for metrics serves no client requests",
+    )
 }
 
-/// 200 without a reason, 503 with one. JSON that calls itself text, as etcd's does.
-fn health(reason: Option<String>) -> HttpResponse {
-    let health = |health, reason| {
-        // The fields stand in this order.
-        serde_json::json!({ "health": health, "reason": reason }).to_string()
-    };
-    match reason {
-        None => text(StatusCode::OK, health("true", String::new())),
-        Some(reason) => text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            health("false", reason) + "\n",
-        ),
+impl Service for MetricsService {
+    async fn unary(
+        self: Rc<Self>,
+        _context: CallContext,
+        _method: Call,
+        _message: Bytes,
+    ) -> Result<UnaryAnswer, Status> {
+        Err(refused())
+    }
+
+    async fn stream(
+        self: Rc<Self>,
+        _context: CallContext,
+        _method: Call,
+        _requests: RequestStream,
+        _responses: ResponseSink,
+    ) -> Result<(), Status> {
+        Err(refused())
+    }
+
+    async fn http(self: Rc<Self>, request: HttpRequest) -> HttpResponse {
+        observation(&self.node, &request).await
     }
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> HttpResponse {
+/// Metrics and health.
+async fn observation(node: &Node, request: &HttpRequest) -> HttpResponse {
+    let is_get = request.method() == Method::GET;
+    match request.uri().path() {
+        // As etcd, whatever the method is.
+        "/metrics" => metrics_answer(node).await,
+        "/health" if is_get => health::health(node, request).await,
+        "/health" => method_not_allowed(),
+        path if health::is_check(path) && !is_get => method_not_allowed(),
+        _ => match health::checks(node, request).await {
+            Some(answer) => answer,
+            None => text(StatusCode::NOT_FOUND, "404 page not found\n"),
+        },
+    }
+}
+
+async fn metrics_answer(node: &Node) -> HttpResponse {
+    let mut answer = text(StatusCode::OK, metrics::page(node).await);
+    let kind = HeaderValue::from_static(metrics::text::CONTENT_TYPE);
+    answer.headers_mut().insert(CONTENT_TYPE, kind);
+    answer
+}
+
+fn method_not_allowed() -> HttpResponse {
+    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
+    answer
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static("GET"));
+    answer
+}
+
+pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> HttpResponse {
     let mut answer = HttpResponse::new(body.into());
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     headers.insert(CONTENT_TYPE, plain);
     if !status.is_success() {
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     }
     answer
 }
@@ -174,6 +162,60 @@ fn allow_all_origins(answer: &mut HttpResponse) {
     }
 }
 
+/// The parameters of a query. Malformed ones are passed over, as in etcd.
+pub(super) struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    pub(super) fn of(request: &HttpRequest) -> Parameters {
+        Parameters::parse(request.uri().query().unwrap_or(""))
+    }
+
+    fn parse(query: &str) -> Parameters {
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
+        let pairs = pairs.filter(|pair| !pair.contains(';'));
+        let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        let pairs = pairs.filter_map(|(name, value)| Some((unescape(name)?, unescape(value)?)));
+        Parameters(pairs.collect())
+    }
+
+    /// Whether `name` is there.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(key, _)| key == name)
+    }
+
+    /// Whether `name` is there with this value.
+    pub(super) fn any(&self, name: &str, value: &str) -> bool {
+        self.0
+            .iter()
+            .any(|(key, found)| key == name && found == value)
+    }
+
+    /// The first value of `name`.
+    pub(super) fn first(&self, name: &str) -> Option<&str> {
+        let mut values = self.0.iter().filter(|(key, _)| key == name);
+        values.next().map(|(_, value)| value.as_str())
+    }
+}
+
+/// A name or value of a query without its escapes; `None` if they are malformed.
+fn unescape(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        rest = tail;
+        bytes.push(match first {
+            b'+' => b' ',
+            b'%' => {
+                let digit = |at: usize| char::from(*tail.get(at)?).to_digit(16);
+                rest = tail.get(2..)?;
+                (digit(0)? * 16 + digit(1)?) as u8
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,5 +227,21 @@ mod tests {
         for malformed in ["%", "%4", "%zz", "%ff"] {
             assert_eq!(unescape(malformed), None, "{malformed}");
         }
+    }
+
+    #[test]
+    fn parameters_may_have_no_value_and_malformed_ones_are_passed_over() {
+        let check = |query: &str, expected: &[(&str, &str)]| {
+            let found = Parameters::parse(query).0;
+            let found: Vec<_> = found.iter().map(|(k, v)| (&k[..], &v[..])).collect();
+            assert_eq!(found, expected, "{query}");
+        };
+        check("", &[]);
+        check("verbose", &[("verbose", "")]);
+        check(
+            "verbose&exclude=a&exclude=b",
+            &[("verbose", ""), ("exclude", "a"), ("exclude", "b")],
+        );
+        check("%zz&a=%zz&b=1&c=1;d=2&&e=%20", &[("b", "1"), ("e", " ")]);
     }
 }

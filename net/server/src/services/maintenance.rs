@@ -88,7 +88,10 @@ impl EtcdService {
     /// The hash of this member's keys. The number is ringd's own, equal on all of its members.
     pub(super) async fn hash_kv(&self, message: Bytes) -> Result<Bytes, Status> {
         let request: pb::HashKvRequest = decode(message)?;
+        let began = self.node.world().now();
         let found = self.node.hash_kv(request.revision).await;
+        let took = self.node.world().now().since(began);
+        self.node.metrics().hash_at_revision.observe_time(took);
         let found = found.map_err(write_status)?;
         Ok(encoded(&pb::HashKvResponse {
             header: proto_header(wire_header(found.header)),
@@ -101,7 +104,10 @@ impl EtcdService {
     /// The same sum at the newest revision: there is no backend file to hash.
     pub(super) async fn hash(&self, message: Bytes) -> Result<Bytes, Status> {
         let _request: pb::HashRequest = decode(message)?;
+        let began = self.node.world().now();
         let found = self.node.hash_kv(0).await.map_err(write_status)?;
+        let took = self.node.world().now().since(began);
+        self.node.metrics().hash.observe_time(took);
         Ok(encoded(&pb::HashResponse {
             header: proto_header(wire_header(found.header)),
             hash: found.hash,

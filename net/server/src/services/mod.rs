@@ -6,12 +6,15 @@
 mod cluster;
 mod contest;
 mod election;
+mod health;
 mod http;
 mod kv;
 mod lease;
 mod lock;
 mod maintenance;
 mod watch;
+
+pub use http::MetricsService;
 
 use std::rc::Rc;
 
@@ -21,8 +24,8 @@ use engine::command::{Operation, Range};
 use engine::shard::Damage;
 use grpc::mapping::{Header, RequestLimits};
 use grpc::{
-    CallContext, Code, HttpRequest, HttpResponse, Method, RequestStream, ResponseSink, Service,
-    Shutdown, Status, UnaryAnswer, status,
+    CallContext, CallEvent, Code, HttpRequest, HttpResponse, Method, RequestStream, ResponseSink,
+    Service, Shutdown, Status, UnaryAnswer, status,
 };
 
 use crate::node::{self, Answer, Node, WriteError};
@@ -82,6 +85,12 @@ impl EtcdService {
     /// The header of an answer that reads nothing of the store.
     fn header(&self) -> Header {
         wire_header(self.node.header())
+    }
+
+    fn note_client(&self, context: &CallContext, is_stream: bool) {
+        let version = context.client_api_version.as_ref();
+        let version = version.map(|version| version.as_bytes());
+        self.node.metrics().note_client(is_stream, version);
     }
 
     fn check_leader(&self, context: &CallContext) -> Result<(), Status> {
@@ -152,6 +161,7 @@ impl Service for EtcdService {
         method: Method,
         message: Bytes,
     ) -> Result<UnaryAnswer, Status> {
+        self.note_client(&context, false);
         self.check_leader(&context)?;
         let answer = match method {
             Method::Range => return self.range(&context, message).await,
@@ -191,6 +201,7 @@ impl Service for EtcdService {
         requests: RequestStream,
         responses: ResponseSink,
     ) -> Result<(), Status> {
+        self.note_client(&context, true);
         self.check_leader(&context)?;
         match method {
             Method::Watch => self.watch(context, requests, responses).await,
@@ -204,5 +215,9 @@ impl Service for EtcdService {
 
     async fn http(self: Rc<Self>, request: HttpRequest) -> HttpResponse {
         self.http_answer(&request).await
+    }
+
+    fn note(&self, method: Method, event: CallEvent) {
+        self.node.metrics().note(method, event);
     }
 }

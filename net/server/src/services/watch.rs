@@ -162,13 +162,21 @@ impl EtcdService {
         stream: &WatchStream,
         responses: &mut ResponseSink,
     ) -> Result<(), Status> {
+        let metrics = self.node.metrics();
+        let count = |output: &Output| {
+            if let Output::Events { events, .. } = output {
+                metrics.watch_events.add(events.len() as u64);
+            }
+        };
         let mut answers = Answers::new(wire_header(self.node.header()));
+        count(&first);
         answers.add(first, self.fragment_bytes, responses).await?;
         let room = PIECE_BYTES.saturating_sub(answers.encoded.byte_count());
         answers.encoded.reserve_repeats(stream.waiting(), room);
         while answers.encoded.byte_count() < PIECE_BYTES
             && let Some(output) = stream.next_at_hand(ANSWER_BYTES)
         {
+            count(&output);
             answers.add(output, self.fragment_bytes, responses).await?;
         }
         responses.send_batch(answers.encoded.take()).await
