@@ -16,6 +16,7 @@ pub mod normalise;
 pub mod programs;
 pub mod server;
 pub mod walk;
+pub mod web;
 
 /// The factor by which long tests are made longer, 1 by default.
 pub fn budget() -> f64 {

@@ -91,6 +91,12 @@ pub fn rust_scenarios() -> PathBuf {
     target.join("debug/scenarios")
 }
 
+/// A program of the distribution's Prometheus: `prometheus` or `promtool`.
+pub fn prometheus(name: &str) -> PathBuf {
+    install();
+    directory().join("prometheus/usr/bin").join(name)
+}
+
 /// The API server of Kubernetes.
 pub fn kube_apiserver() -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
