@@ -76,6 +76,15 @@ impl LeaseTable {
         runs.flat_map(|run| (0..run.len() / LEASE_BYTES).map(|index| lease_at(run, index)))
     }
 
+    /// The leases from `first` on with their times to live, by id.
+    pub fn iter_from(&self, first: LeaseId) -> impl Iterator<Item = (LeaseId, i64)> + '_ {
+        let name = self.run_of(first).map_or(first, |(name, _)| name);
+        let runs = self.runs.range(name..).map(|(_, run)| run);
+        let leases =
+            runs.flat_map(|run| (0..run.len() / LEASE_BYTES).map(|index| lease_at(run, index)));
+        leases.skip_while(move |(id, _)| *id < first)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.count

@@ -41,6 +41,7 @@ fn the_engine_is_a_sequential_etcd() {
     assert!(counts.crashes > 0, "nothing ever crashed");
     assert!(counts.slices > 0, "no background work was ever done");
     assert!(counts.hashes > 0, "no hash was ever compared");
+    assert!(counts.snapshots > 0, "no snapshot was ever compared");
     assert!(counts.lists > 0, "no list ever came to its end");
     assert!(
         counts.lists_compacted > 0,

@@ -28,6 +28,7 @@ mod alone;
 mod attachment;
 mod freeze;
 mod meta;
+mod restoring;
 mod wave;
 
 use std::collections::VecDeque;
@@ -44,6 +45,8 @@ use alone::Alone;
 pub use freeze::FrozenState;
 pub use meta::Alarms;
 use meta::Meta;
+pub use restoring::RestoredState;
+use restoring::Restoring;
 use wave::{Router, Wave};
 
 /// Settings of the coordinator.
@@ -138,6 +141,8 @@ pub struct Coordinator {
     freeze_wanted: Option<u32>,
     /// Nobody waits for answers to entries up to this one.
     unanswered_through: u64,
+    /// What a shard did not take of a restore.
+    restore_fault: Option<String>,
     defect: Defect,
 }
 
@@ -158,6 +163,7 @@ enum Stage {
     Wave(Wave),
     Alone(Alone),
     Freezing(FrozenState),
+    Restoring(Restoring),
 }
 
 impl Coordinator {
@@ -189,6 +195,7 @@ impl Coordinator {
             spare_wave: None,
             freeze_wanted: None,
             unanswered_through: 0,
+            restore_fault: None,
             defect: Defect::None,
         }
     }
@@ -253,6 +260,7 @@ impl Coordinator {
             Stage::Wave(wave) => wave.on_reply(shard, reply),
             Stage::Alone(alone) => alone.on_reply(shard, reply),
             Stage::Freezing(_) => freeze::on_reply(shard, &reply),
+            Stage::Restoring(restoring) => restoring.on_reply(shard, reply),
             Stage::Idle => unreachable!("nothing was asked"),
         }
     }
@@ -278,6 +286,11 @@ impl Coordinator {
     /// Reads below this are refused; −1 if nothing was compacted.
     pub fn compact_revision(&self) -> i64 {
         self.meta.compacted
+    }
+
+    /// Whether no entry is under way: leases, alarms, members and the cluster version are those after `applied`.
+    pub fn is_between_entries(&self) -> bool {
+        self.entry.is_none()
     }
 
     /// The leases there are.
@@ -317,6 +330,7 @@ impl Coordinator {
             Stage::Wave(wave) => self.advance_wave(wave),
             Stage::Alone(alone) => self.advance_alone(alone),
             Stage::Freezing(frozen) => self.advance_freeze(frozen),
+            Stage::Restoring(restoring) => self.advance_restore(restoring),
         }
     }
 

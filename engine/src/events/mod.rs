@@ -331,12 +331,27 @@ impl EventLog {
         loc: Loc,
         revision: Option<Revision>,
     ) -> Step<Bytes> {
+        self.part_for(Part::Value, reader, loc, revision)
+    }
+
+    /// All bytes of the record at `loc`, which a large scan reads.
+    pub(crate) fn record_passing(&mut self, loc: Loc, revision: Revision) -> Step<Bytes> {
+        self.part_for(Part::Whole, Reader::Passing, loc, Some(revision))
+    }
+
+    fn part_for(
+        &mut self,
+        part: Part,
+        reader: Reader,
+        loc: Loc,
+        revision: Option<Revision>,
+    ) -> Step<Bytes> {
         ready!(self.enter(loc));
-        if let Some(value) = self.value_in_memory(reader, loc, revision) {
-            return Step::Ready(value);
+        if let Some(bytes) = self.in_memory(part, reader, loc, revision) {
+            return Step::Ready(bytes);
         }
-        if let Some(value) = self.value_passing(reader, loc, revision) {
-            return Step::Ready(value);
+        if let Some(bytes) = self.in_passing(part, reader, loc, revision) {
+            return Step::Ready(bytes);
         }
         if let Some(revision) = revision {
             self.expect(loc, revision);
@@ -348,8 +363,9 @@ impl EventLog {
     }
 
     /// The value of a record that was read back for a scan. Who is no scan makes it stay.
-    fn value_passing(
+    fn in_passing(
         &mut self,
+        part: Part,
         reader: Reader,
         loc: Loc,
         revision: Option<Revision>,
@@ -364,7 +380,7 @@ impl EventLog {
         let window = self.passing.windows.peek((loc.segment.raw(), piece.offset));
         let in_window = window.and_then(|window| (at < window.len()).then(|| window.slice(at..)));
         let bytes = in_window.or_else(|| self.passing.records.peek(place).cloned())?;
-        let range = value_range(&bytes, loc, revision)?;
+        let range = part.range(&bytes, loc, revision)?;
         if reader == Reader::Point {
             let record = Bytes::copy_from_slice(&bytes[..loc.len as usize]);
             self.records.insert(place, record, u64::from(loc.len));
@@ -372,8 +388,9 @@ impl EventLog {
         Some(bytes.slice(range))
     }
 
-    fn value_in_memory(
+    fn in_memory(
         &mut self,
+        part: Part,
         reader: Reader,
         loc: Loc,
         revision: Option<Revision>,
@@ -382,7 +399,7 @@ impl EventLog {
         let piece = segment.pieces[index];
         let at = (loc.offset - piece.offset) as usize;
         if let Some(hot) = self.hot(segment, index) {
-            let range = value_range(hot.bytes().get(at..)?, loc, revision)?;
+            let range = part.range(hot.bytes().get(at..)?, loc, revision)?;
             return hot.slice(at + range.start..at + range.end);
         }
         // A scan is no sign that something will be used again.
@@ -393,7 +410,7 @@ impl EventLog {
         };
         if let Some(window) = window
             && let Some(bytes) = window.get(at..)
-            && let Some(range) = value_range(bytes, loc, revision)
+            && let Some(range) = part.range(bytes, loc, revision)
         {
             return Some(window.slice(at + range.start..at + range.end));
         }
@@ -403,12 +420,12 @@ impl EventLog {
             Reader::Passing => self.records.peek(place),
         };
         let kept = record.and_then(|record| {
-            let range = value_range(record, loc, revision)?;
+            let range = part.range(record, loc, revision)?;
             Some(record.slice(range))
         });
         kept.or_else(|| {
             let record = self.held().find_map(|held| held.record(place))?;
-            let range = value_range(record, loc, revision)?;
+            let range = part.range(record, loc, revision)?;
             Some(record.slice(range))
         })
     }
@@ -503,6 +520,33 @@ impl EventLog {
         history.count - segment.pieces[piece].ordinal
     }
 
+    /// The most records of history with `from` ≤ main ≤ `to`, and the most bytes of their keys and values: those of
+    /// all pieces that have some.
+    pub(crate) fn extent(&self, from: i64, to: i64) -> (u64, u64) {
+        let (mut records, mut bytes) = (0, 0);
+        let segments = &self.history.segments;
+        let first = segments.partition_point(|segment| segment.last().main < from);
+        for segment in &segments[first..] {
+            let behind = segment
+                .pieces
+                .partition_point(|piece| piece.last.main < from);
+            let pieces = segment.pieces[behind..].iter();
+            for piece in pieces.take_while(|piece| piece.first.main <= to) {
+                let headers = u64::from(piece.records) * RECORD_HEADER_BYTES as u64;
+                records += u64::from(piece.records);
+                bytes += u64::from(piece.len).saturating_sub(headers);
+            }
+        }
+        (records, bytes)
+    }
+
+    /// Notes that `need` is asked for by a large scan.
+    pub(crate) fn want_passing(&mut self, need: Need) {
+        if matches!(need, Need::Bytes { .. }) {
+            self.passing.want(need);
+        }
+    }
+
     /// Checks the index, and every record that is in a tail: checksum, order, no gaps.
     pub(crate) fn verify(&self) -> Result<(), String> {
         self.history.verify(self.salt)?;
@@ -555,14 +599,28 @@ fn need_of(loc: Loc) -> Need {
     }
 }
 
-/// Where in `bytes` the value of the record at their start is; nothing if it is not the record of `loc`.
-fn value_range(
-    bytes: &[u8],
-    loc: Loc,
-    revision: Option<Revision>,
-) -> Option<std::ops::Range<usize>> {
-    let record = Record::parse(bytes).ok()?;
-    let same = revision.is_none_or(|revision| revision == record.revision);
-    let range = RECORD_HEADER_BYTES + record.key.len()..record.encoded_len();
-    (same && range.end == loc.len as usize).then_some(range)
+/// What of a record is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Value,
+    Whole,
+}
+
+impl Part {
+    /// Where in `bytes` it is, of the record at their start; nothing if that is not the record of `loc`.
+    fn range(
+        self,
+        bytes: &[u8],
+        loc: Loc,
+        revision: Option<Revision>,
+    ) -> Option<std::ops::Range<usize>> {
+        let record = Record::parse(bytes).ok()?;
+        let same = revision.is_none_or(|revision| revision == record.revision);
+        let start = match self {
+            Part::Value => RECORD_HEADER_BYTES + record.key.len(),
+            Part::Whole => 0,
+        };
+        let range = start..record.encoded_len();
+        (same && range.end == loc.len as usize).then_some(range)
+    }
 }

@@ -10,7 +10,9 @@ mod events;
 mod hash;
 mod lane;
 mod list;
+mod places;
 mod range;
+mod snapshot;
 
 use bytes::Bytes;
 
@@ -20,6 +22,7 @@ pub use events::{EventRead, LeaseKeysRead};
 pub use hash::HashRead;
 pub use list::{ListEnd, ListOrder, ListRead, ListValues, Listed, OutlineRead, sort_outline};
 pub use range::RangeRead;
+pub use snapshot::{Measure, SnapshotRead};
 
 /// The main revision at which `range` reads, given the published and the compact revision.
 ///

@@ -11,7 +11,7 @@ use crate::revision::Revision;
 use crate::shard::request::*;
 use crate::shard::{Shard, ShardReply, Tally};
 use crate::step::{Need, Step, ready};
-use crate::store::Store;
+use crate::store::{Event, Store};
 use crate::txn::{self, Checks, Path, Probe, Stored};
 
 /// Where a changing request stands.
@@ -62,6 +62,22 @@ impl Shard {
                 Err(need)
             }
         }
+    }
+
+    /// Takes over changes of another store.
+    pub(super) fn restore(&mut self, events: &[Event]) -> Step<Result<(), String>> {
+        while let Some(event) = events.get(self.restored) {
+            if let Err(what) = ready!(self.store.restore_event(event)) {
+                self.restored = 0;
+                let Revision { main, sub } = event.revision;
+                let key = event.kv.key.escape_ascii();
+                let fault = format!("the change of \"{key}\" at revision {main} {sub}: {what}");
+                return Step::Ready(Err(fault));
+            }
+            self.restored += 1;
+        }
+        self.restored = 0;
+        Step::Ready(Ok(()))
     }
 
     pub(super) fn evaluate(&mut self, batch: &Batch) -> Step<ShardReply> {

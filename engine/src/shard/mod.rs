@@ -38,8 +38,9 @@ use pins::Pins;
 pub use ahead::Ahead;
 pub use pins::{PINS_MAX, PinId};
 pub use request::{
-    Applied, Batch, CountRequest, Damage, EventsRequest, Finding, Get, Question, ScanReply,
-    ScanRequest, ShardReply, ShardRequest, Verdict, Write,
+    Applied, Batch, CountRequest, Damage, EventsRequest, Finding, Get, OutlinePart, OutlineRequest,
+    Question, RecordPlace, RecordsRequest, ScanReply, ScanRequest, ShardReply, ShardRequest,
+    Verdict, Write,
 };
 pub(crate) use request::{Change, Item, QuestionKind, RevisionBounds, Tally, Work};
 
@@ -73,6 +74,8 @@ pub struct Shard {
     findings: Interrupted<(Vec<Question>, i64), Vec<Finding>>,
     /// Keys of leases as of an event: those of the first leases.
     lease_keys: Interrupted<(Vec<LeaseId>, Revision), Vec<Vec<Bytes>>>,
+    /// Changes of the restore request under way that were taken.
+    restored: usize,
     defect: Defect,
 }
 
@@ -100,6 +103,7 @@ impl Shard {
             compares: Interrupted::default(),
             findings: Interrupted::default(),
             lease_keys: Interrupted::default(),
+            restored: 0,
             defect: Defect::None,
         }
     }
@@ -157,12 +161,14 @@ impl Shard {
             ShardRequest::Pin { at, .. } if *at < self.compacted => {
                 Step::Ready(ShardReply::Refused)
             }
-            ShardRequest::Pin { id, at } => {
-                Step::Ready(ShardReply::Pinned(self.pins.insert(*id, *at)))
+            ShardRequest::Pin { id, at, still } => {
+                Step::Ready(ShardReply::Pinned(self.pins.insert(*id, *at, *still)))
             }
             ShardRequest::Unpin(id) => {
+                let was_still = self.pins.are_still();
                 self.pins.remove(*id);
-                let pass_is_due = self.store.drop_below(self.horizon());
+                let moves_again = was_still && !self.pins.are_still();
+                let pass_is_due = self.store.drop_below(self.horizon()) || moves_again;
                 Step::Ready(ShardReply::Unpinned { pass_is_due })
             }
             ShardRequest::Get(get) => self.get(get),
@@ -175,7 +181,10 @@ impl Shard {
                 counted.map(ShardReply::Count)
             }
             ShardRequest::Count(_) => Step::Ready(ShardReply::Refused),
-            ShardRequest::Events(events) if events.from >= self.compacted => {
+            ShardRequest::Events(events)
+                if events.from >= self.compacted
+                    || self.pins.hold_from(events.pin, events.from) =>
+            {
                 self.store.events(&events.query()).map(ShardReply::Events)
             }
             ShardRequest::Events(_) => Step::Ready(ShardReply::Refused),
@@ -183,10 +192,23 @@ impl Shard {
                 self.store.hash(hash).map(ShardReply::Hash)
             }
             ShardRequest::Hash(_) => Step::Ready(ShardReply::Refused),
+            ShardRequest::Outline(outline) if self.pins.hold_still(outline.pin, outline.at) => {
+                self.store.outline(outline).map(ShardReply::Outline)
+            }
+            ShardRequest::Records(records) if self.pins.hold_still(records.pin, records.at) => {
+                let found = self.store.records(&records.places);
+                found.map(ShardReply::Records)
+            }
+            ShardRequest::Outline(_) | ShardRequest::Records(_) => Step::Ready(ShardReply::Refused),
+            ShardRequest::Extent { from, to } => {
+                let (records, bytes) = self.store.extent(*from, *to);
+                Step::Ready(ShardReply::Extent { records, bytes })
+            }
             ShardRequest::Freeze { id, attachment } => {
                 self.store.freeze(*id, attachment.clone());
                 Step::Ready(ShardReply::Frozen)
             }
+            ShardRequest::Restore(events) => self.restore(events).map(ShardReply::Restored),
             ShardRequest::Sizes => Step::Ready(ShardReply::Sizes(self.store.sizes())),
         }
     }
@@ -300,7 +322,10 @@ impl Shard {
         if self.progress.is_some() || self.store.is_behind() {
             return Step::Ready(Maintained::Blocked);
         }
-        self.store.maintain(percent)
+        match self.pins.are_still() {
+            true => self.store.maintain_still(),
+            false => self.store.maintain(percent),
+        }
     }
 
     /// What [`Shard::maintain`] needs cannot be read: it leaves that alone and goes on with the rest. What it

@@ -7,11 +7,12 @@ use bytes::Bytes;
 
 use crate::command::*;
 use crate::compaction::{HashPart, HashRequest};
+use crate::events::Loc;
 use crate::image::Attachment;
 use crate::key::KeyRange;
 use crate::revision::Revision;
 use crate::shard::PinId;
-use crate::store::{CountCursor, Counted, EventChunk, EventQuery, RangeSet, Sizes, Version};
+use crate::store::{CountCursor, Counted, Event, EventChunk, EventQuery, RangeSet, Sizes, Version};
 
 /// One message to a shard. Requests that change it must reach it one at a time, in the order in
 /// which the coordinator gave them out; reads may come at any time.
@@ -47,6 +48,8 @@ pub enum ShardRequest {
         id: PinId,
         /// Main revision.
         at: i64,
+        /// Leave all records where they are as long as there is such a pin: the read keeps their places.
+        still: bool,
     },
     /// That read is over. Without that pin nothing happens.
     Unpin(PinId),
@@ -60,8 +63,21 @@ pub enum ShardRequest {
     Events(EventsRequest),
     /// A slice of the hash of what is readable.
     Hash(HashRequest),
+    /// A slice of what is alive at a revision, without keys and values.
+    Outline(Box<OutlineRequest>),
+    /// The records at these places.
+    Records(Box<RecordsRequest>),
+    /// The most that the history of these revisions has.
+    Extent {
+        /// First main revision.
+        from: i64,
+        /// Last main revision.
+        to: i64,
+    },
     /// How large are you?
     Sizes,
+    /// Take over changes of another store, as they were made there.
+    Restore(Arc<[Event]>),
     /// Fix the image of a checkpoint: all that was changed up to here, nothing after it. Comes
     /// between two entries and is written in the background.
     Freeze {
@@ -75,7 +91,12 @@ pub enum ShardRequest {
 impl ShardRequest {
     /// Whether there is something worth loading while its answer is on its way.
     pub fn reads_ahead(&self) -> bool {
-        matches!(self, ShardRequest::Scan(scan) if scan.pin.is_some() && scan.values)
+        match self {
+            ShardRequest::Scan(scan) => scan.pin.is_some() && scan.values,
+            ShardRequest::Events(events) => events.pin.is_some(),
+            ShardRequest::Records(_) => true,
+            _ => false,
+        }
     }
 
     /// Whether nobody waits for the answers.
@@ -126,7 +147,7 @@ pub enum ShardReply {
     Pinned(bool),
     /// To `Unpin`.
     Unpinned {
-        /// The pin has held back the pass of a compaction, which may go on.
+        /// The pin has held back the pass of a compaction, or the emptying of segments, which may go on.
         pass_is_due: bool,
     },
     /// To `Get`.
@@ -139,8 +160,21 @@ pub enum ShardReply {
     Events(EventChunk),
     /// To `Hash`.
     Hash(HashPart),
+    /// To `Outline`.
+    Outline(OutlinePart),
+    /// To `Records`: the first of them, at least one.
+    Records(Vec<Event>),
+    /// To `Extent`.
+    Extent {
+        /// Records.
+        records: u64,
+        /// Bytes of their keys and values.
+        bytes: u64,
+    },
     /// To `Sizes`.
     Sizes(Sizes),
+    /// To `Restore`; else what is wrong with a change. Those before it were taken.
+    Restored(Result<(), String>),
     /// To `Freeze`.
     Frozen,
     /// To a read below the compact revision.
@@ -401,6 +435,56 @@ pub struct EventsRequest {
     pub prev_kv: bool,
     /// The chunk ends with the revision that brings it to this many bytes.
     pub bytes_max: usize,
+    /// A pin that holds a revision at or below `from`: everything is read, and nothing of it kept for others.
+    pub pin: Option<PinId>,
+}
+
+/// A read of what is alive at a revision, in key order, without keys and values: where the records are.
+#[derive(Clone, Debug)]
+pub struct OutlineRequest {
+    /// Keys from this one on.
+    pub from: Bytes,
+    /// Main revision at which they are alive.
+    pub at: i64,
+    /// The pin that holds it, and leaves records where they are.
+    pub pin: PinId,
+    /// Only versions changed at or above this.
+    pub low: Revision,
+    /// Only places of versions changed below this are brought; those between it and main revision `at` are counted.
+    pub high: Revision,
+}
+
+/// Answer to an [`OutlineRequest`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutlinePart {
+    /// Where the records are.
+    pub places: Vec<RecordPlace>,
+    /// Versions passed, between `low` and main revision `at`.
+    pub records: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
+    /// Where the next slice begins, if there is one.
+    pub resume: Option<Bytes>,
+}
+
+/// Where the record of a version is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RecordPlace {
+    /// When the version came.
+    pub revision: Revision,
+    /// Its record.
+    pub loc: Loc,
+}
+
+/// A read of records whose places an [`OutlineRequest`] has brought.
+#[derive(Clone, Debug)]
+pub struct RecordsRequest {
+    /// Which; at least one.
+    pub places: Vec<RecordPlace>,
+    /// Main revision of the outline.
+    pub at: i64,
+    /// The pin that holds it.
+    pub pin: PinId,
 }
 
 impl EventsRequest {
@@ -411,6 +495,7 @@ impl EventsRequest {
             ranges: self.ranges.as_deref(),
             prev_kv: self.prev_kv,
             bytes_max: self.bytes_max,
+            passing: self.pin.is_some(),
         }
     }
 }

@@ -45,8 +45,17 @@ impl Store {
     /// Each call makes progress but may cover less than asked for: go on at `next`.
     pub fn events(&mut self, query: &EventQuery<'_>) -> Step<EventChunk> {
         let mut found = self.resumed(query);
-        self.log.begin_hints(Reader::Point);
-        match self.collect_events(query, &mut found) {
+        self.log.begin_hints(match query.passing {
+            true => Reader::Passing,
+            false => Reader::Point,
+        });
+        let collected = self.collect_events(query, &mut found);
+        if query.passing
+            && let Step::Need(need) = collected
+        {
+            self.log.want_passing(need);
+        }
+        match collected {
             Step::Ready(()) => {}
             // Whole revisions that were found are an answer; the caller comes back for the rest.
             Step::Need(need) if found.next > query.from => {
@@ -127,7 +136,7 @@ impl Store {
 }
 
 /// The event that a record tells, without its bytes.
-fn event_of(record: &Record<'_>) -> Event {
+pub(super) fn event_of(record: &Record<'_>) -> Event {
     let mut kv = KeyValue {
         mod_revision: record.revision.main,
         ..KeyValue::default()

@@ -32,6 +32,22 @@ impl Store {
         })
     }
 
+    /// As [`Store::maintain`], but leaves all records where they are.
+    pub(crate) fn maintain_still(&mut self) -> Step<Maintained> {
+        self.pages.shrink(EVICTED_PER_POLL);
+        if self.pass.is_done() {
+            return Step::Ready(Maintained::Idle);
+        }
+        self.pass_turn = true;
+        ready!(self.pass.slice(&mut Parts {
+            tree: &mut self.tree,
+            pages: &mut self.pages,
+            log: &mut self.log,
+            event_hashes: &mut self.event_hashes,
+        }));
+        Step::Ready(Maintained::Working)
+    }
+
     /// Leaves alone what the background work needs and cannot get.
     pub(crate) fn maintain_without(&mut self, need: &Need) {
         if self.pass.is_done() || !self.pass_turn {

@@ -15,7 +15,9 @@ mod count;
 mod history;
 mod interrupted;
 mod maintain;
+mod outline;
 mod read;
+mod restoring;
 #[cfg(test)]
 mod tests;
 mod types;

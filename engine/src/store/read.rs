@@ -536,6 +536,7 @@ mod tests {
                         ranges: None,
                         prev_kv: value_cache_bytes > 0,
                         bytes_max: 20_000,
+                        passing: false,
                     })
                 });
                 let chunk = chunk.expect("undamaged");
@@ -605,6 +606,7 @@ mod tests {
             ranges: None,
             prev_kv: true,
             bytes_max: 1,
+            passing: false,
         };
         let mut loaded = std::collections::BTreeSet::new();
         for round in 0..100 {
@@ -679,6 +681,7 @@ mod tests {
                 ranges: None,
                 prev_kv: true,
                 bytes_max: 1,
+                passing: false,
             })
         });
         let events = chunk.expect("undamaged").events;

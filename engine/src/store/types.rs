@@ -143,6 +143,8 @@ pub struct EventQuery<'a> {
     pub prev_kv: bool,
     /// The chunk ends with the revision that brings it to this many bytes.
     pub bytes_max: usize,
+    /// Everything is read: what is loaded for it is not kept for others.
+    pub passing: bool,
 }
 
 /// Answer to an [`EventQuery`].

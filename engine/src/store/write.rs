@@ -73,13 +73,13 @@ impl Store {
         Step::Ready(true)
     }
 
-    fn newest(&self, position: &Position) -> Option<Entry> {
+    pub(super) fn newest(&self, position: &Position) -> Option<Entry> {
         let cell = position.cell.ok()?;
         Some(versions::list(self.pages[position.leaf].payload(cell)).newest)
     }
 
     /// Makes sure that the overflow page is there if older versions may have to move to it.
-    fn enter_overflow(&mut self, position: &Position) -> Step<()> {
+    pub(super) fn enter_overflow(&mut self, position: &Position) -> Step<()> {
         let Ok(cell) = position.cell else {
             return Step::Ready(());
         };
@@ -97,7 +97,7 @@ impl Store {
     }
 
     /// Makes sure that the leaves of the lease tree that will change are there.
-    fn enter_leases(&mut self, key: &[u8], former: LeaseId, lease: LeaseId) -> Step<()> {
+    pub(super) fn enter_leases(&mut self, key: &[u8], former: LeaseId, lease: LeaseId) -> Step<()> {
         if former == lease {
             return Step::Ready(());
         }
@@ -109,7 +109,7 @@ impl Store {
         Step::Ready(())
     }
 
-    fn move_lease(&mut self, key: &[u8], former: LeaseId, lease: LeaseId) {
+    pub(super) fn move_lease(&mut self, key: &[u8], former: LeaseId, lease: LeaseId) {
         if former == lease {
             return;
         }
@@ -123,7 +123,7 @@ impl Store {
     }
 
     /// Appends the event and puts its version before the others of the key.
-    fn record(&mut self, position: Position, record: &Record<'_>, live: i32) -> Version {
+    pub(super) fn record(&mut self, position: Position, record: &Record<'_>, live: i32) -> Version {
         let version = Version {
             create: record.create,
             modified: record.revision,
@@ -186,7 +186,7 @@ pub(crate) fn write_cell(
     payload
 }
 
-fn assert_key(key: &[u8]) {
+pub(super) fn assert_key(key: &[u8]) {
     assert!(
         !key.is_empty() && key.len() <= KEY_BYTES_MAX,
         "a key of {} bytes",

@@ -5,6 +5,7 @@ mod disk;
 mod node;
 mod oracle;
 mod random;
+mod snapshot;
 mod workload;
 
 pub use disk::DiskConfig;

@@ -41,7 +41,7 @@ pub struct NodeConfig {
 pub struct Node {
     config: NodeConfig,
     disk: Option<Disk>,
-    coordinator: Coordinator,
+    pub(super) coordinator: Coordinator,
     shards: Vec<Shard>,
     /// Requests on their way.
     pending: Vec<(u16, ShardRequest)>,
@@ -55,7 +55,7 @@ pub struct Node {
     slices: u64,
     /// Attempts since a shard last answered.
     fruitless: usize,
-    last_pin: u64,
+    pub(super) last_pin: u64,
 }
 
 /// A range that is read in pieces, at a revision that is held for it.
@@ -388,7 +388,14 @@ impl Node {
         let pin = PinId(self.last_pin);
         let shards = self.coordinator.shards();
         for shard in 0..shards {
-            let mut asked = vec![(shard, ShardRequest::Pin { id: pin, at })];
+            let mut asked = vec![(
+                shard,
+                ShardRequest::Pin {
+                    id: pin,
+                    at,
+                    still: false,
+                },
+            )];
             if let (_, ShardReply::Refused) = self.answer(&mut asked) {
                 self.unpin(pin);
                 return Err(CommandError::Compacted);
@@ -406,7 +413,7 @@ impl Node {
         }))
     }
 
-    fn unpin(&mut self, pin: PinId) {
+    pub(super) fn unpin(&mut self, pin: PinId) {
         for shard in 0..self.coordinator.shards() {
             self.answer(&mut vec![(shard, ShardRequest::Unpin(pin))]);
         }
@@ -554,7 +561,7 @@ impl Node {
     }
 
     /// Lets some shard answer one of the requests in `asked`.
-    fn answer(&mut self, asked: &mut Vec<(u16, ShardRequest)>) -> (u16, ShardReply) {
+    pub(super) fn answer(&mut self, asked: &mut Vec<(u16, ShardRequest)>) -> (u16, ShardReply) {
         let chosen = self.random.index(asked.len());
         let (shard, request) = asked.swap_remove(chosen);
         if self.random.one_in(3) {

@@ -216,6 +216,17 @@ impl Oracle {
         events.collect()
     }
 
+    /// What a snapshot holds: what is alive at the compact revision, then all changes from there on.
+    pub fn snapshot(&self) -> Vec<Event> {
+        let compacted = self.compacted.max(0);
+        let mut events = self.events(1, self.revision, None, false);
+        events.retain(|event| {
+            let alive = || self.at(&event.kv.key, compacted);
+            event.revision.main >= compacted || alive().as_ref() == Some(&event.kv)
+        });
+        events
+    }
+
     fn at(&self, key: &[u8], revision: i64) -> Option<KeyValue> {
         let versions = self.history.get(key)?;
         let version = versions.iter().rev().find(|(main, _)| *main <= revision)?;

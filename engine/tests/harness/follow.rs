@@ -75,6 +75,7 @@ impl Run {
             ranges: set,
             prev_kv,
             bytes_max,
+            pin: None,
         });
         if next < self.oracle.compact_revision() {
             self.counts.overtaken += 1;

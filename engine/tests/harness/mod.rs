@@ -13,7 +13,7 @@ use engine::entry::{EntryBuilder, RequestHead};
 use engine::key::KeyRange;
 use engine::lease::LeaseChange;
 use engine::shard::EventsRequest;
-use engine::store::{MissingHook, RangeSet};
+use engine::store::{Event, MissingHook, RangeSet};
 use engine::testing::{
     Defect, DiskConfig, List, Node, NodeConfig, Oracle, Random, Workload, authorized,
 };
@@ -32,6 +32,7 @@ pub(crate) struct Counts {
     /// Slices of background work.
     pub(crate) slices: u64,
     pub(crate) hashes: u64,
+    pub(crate) snapshots: u64,
     /// Ranges that were read in pieces to their end.
     pub(crate) lists: u64,
     /// Those of them that a compaction has made unreadable for others.
@@ -60,6 +61,7 @@ impl Counts {
         self.crashes += other.crashes;
         self.slices += other.slices;
         self.hashes += other.hashes;
+        self.snapshots += other.snapshots;
         self.lists += other.lists;
         self.lists_compacted += other.lists_compacted;
         self.scrubbed += other.scrubbed;
@@ -325,6 +327,9 @@ impl Run {
     /// The hash of some readable revision, of two nodes that have little in common.
     fn hash(&mut self) -> Checked {
         self.counts.hashes += 1;
+        if self.random.one_in(4) {
+            self.snapshot()?;
+        }
         let compacted = self.oracle.compact_revision();
         let newest = self.oracle.revision();
         let at = match self.random.below(3) {
@@ -344,6 +349,7 @@ impl Run {
                 ranges: None,
                 prev_kv: false,
                 bytes_max: 1,
+                pin: None,
             });
             let refused = history.map(|chunk| chunk.next);
             equal("history below", &refused, &Err(CommandError::Compacted))?;
@@ -355,6 +361,29 @@ impl Run {
         let scrubbed = self.node.scrub().map_err(|damage| damage.to_string())?;
         self.counts.scrubbed += scrubbed;
         Ok(())
+    }
+
+    /// A snapshot, with less memory than it has places.
+    fn snapshot(&mut self) -> Checked {
+        let places_max = [3, 50, 1 << 20][self.random.index(3)];
+        let (measure, found) = self.node.snapshot(places_max);
+        let expected = self.oracle.snapshot();
+        self.counts.snapshots += 1;
+        if found.len() != expected.len() {
+            return equal("snapshot", &found, &expected);
+        }
+        for (found, expected) in found.iter().zip(&expected) {
+            equal("event of a snapshot", found, expected)?;
+        }
+        let bytes = |event: &Event| (event.kv.key.len() + event.kv.value.len()) as u64;
+        let bytes: u64 = found.iter().map(bytes).sum();
+        match (found.len() as u64) <= measure.records && bytes <= measure.bytes {
+            true => Ok(()),
+            false => Err(format!(
+                "{} records, {bytes} bytes: {measure:?}",
+                found.len()
+            )),
+        }
     }
 
     fn whole_history(&mut self) -> Checked {
@@ -380,6 +409,7 @@ impl Run {
                 ranges: set.clone(),
                 prev_kv,
                 bytes_max,
+                pin: None,
             });
             let chunk = chunk.map_err(|error| format!("history from {next}: {error:?}"))?;
             if chunk.next <= next {

@@ -46,6 +46,14 @@ impl Exit {
         }
     }
 
+    /// Damaged or foreign data.
+    pub fn data(message: impl Into<String>) -> Exit {
+        Exit {
+            code: DATA,
+            message: message.into(),
+        }
+    }
+
     /// The system refuses a resource.
     pub fn system(message: impl Into<String>) -> Exit {
         Exit {

@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod node;
 pub mod peer;
 pub mod planted;
+pub mod restore;
 pub mod salvage;
 pub mod serve;
 pub mod services;

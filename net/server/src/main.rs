@@ -7,7 +7,7 @@ use reactor::{DriverChoice, RunOptions};
 use ringd::config::{self, Config, IoDriver, LogLevel, Request};
 use ringd::exit::{self, Exit};
 use ringd::log::Logger;
-use ringd::{inspect, memory, salvage, serve};
+use ringd::{inspect, memory, restore, salvage, serve};
 
 /// Most cores that are used without being asked for.
 const CORES_DEFAULT_MAX: usize = 16;
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     let result = match arguments.first().map(String::as_str) {
         Some("inspect") => inspect::run(&arguments[1..]),
         Some("salvage") => salvage::run(&arguments[1..]),
+        Some("restore") => restore::run(&arguments[1..]).map(|said| print!("{said}")),
         _ => run_server(&arguments),
     };
     match result {

@@ -398,6 +398,7 @@ impl Pair {
                     ranges,
                     prev_kv,
                     bytes_max,
+                    passing: false,
                 })
             });
             assert!(chunk.next > next, "no progress at {next}");

@@ -194,6 +194,16 @@ impl Home {
         }
     }
 
+    /// Whether none is under way.
+    pub(super) fn checkpoint_is_idle(&self) -> bool {
+        self.parts.checkpoints.is_idle()
+    }
+
+    /// Whether a shard has found no room since it was last tried.
+    pub(super) fn is_disk_full(&self) -> bool {
+        self.parts.checkpoints.disk_full.get()
+    }
+
     /// Whether no shard may leave: what all shards are told must meet each of them.
     pub(super) fn checkpoint_is_under_way(&self) -> bool {
         !self.parts.checkpoints.is_idle()

@@ -16,7 +16,7 @@ use reactor::Class;
 
 use super::dispatch::Dispatch;
 use super::leases::wait_for;
-use super::sequencer::{Sequencer, TurnEffects, WriteResponder};
+use super::sequencer::{Moment, Sequencer, TurnEffects, WriteResponder};
 use super::{
     Failure, Node, State, Status, WriteError, WriteOutcome, checkpoints, moves, scrub, space,
     upkeep,
@@ -226,6 +226,11 @@ impl Home {
             alarms: sequencer.coordinator().alarms().iter().collect(),
             damaged_places: self.damaged_places(),
         }
+    }
+
+    /// What is replicated beside the keys; none while an entry is under way, then ask again.
+    pub(super) fn moment(&self) -> Option<Moment> {
+        self.parts.sequencer.borrow_mut().moment()
     }
 
     /// Raised alarms.

@@ -30,7 +30,7 @@ const PIN_TIME_MAX: Duration = Duration::from_secs(10 * 60);
 /// each takes about two MiB. The pins of 16 cores fit into a shard.
 pub const LISTS_MAX: usize = 64;
 /// Requests of one list under way.
-const ASKED_MAX: usize = 64;
+pub(super) const ASKED_MAX: usize = 64;
 /// Bits of a pin's number that count; above them stands the core.
 const PIN_COUNT_BITS: u32 = 48;
 /// Pieces are gathered up to this many bytes.
@@ -40,7 +40,7 @@ const PIECE_BYTES: usize = 64 << 10;
 pub(super) struct Lists {
     /// Number of the last pin; the core stands in its upper bits.
     last: Cell<u64>,
-    /// When each pin came; the oldest has the lowest number.
+    /// When each pin goes, whatever became of its read.
     pins: RefCell<BTreeMap<PinId, Timestamp>>,
     /// Pins that the shards still have.
     released: RefCell<Vec<PinId>>,
@@ -50,9 +50,20 @@ pub(super) struct Lists {
 }
 
 /// A pinned revision; let go when dropped.
-struct Pin {
+pub(super) struct Pin {
     node: Node,
-    id: PinId,
+    pub(super) id: PinId,
+}
+
+/// What is pinned.
+#[derive(Clone, Copy)]
+pub(super) struct Pinned {
+    /// Main revision.
+    pub(super) at: i64,
+    /// Records stay where they are, and it does not go on without.
+    pub(super) still: bool,
+    /// So long at most.
+    pub(super) time_max: Duration,
 }
 
 impl Lists {
@@ -66,15 +77,23 @@ impl Lists {
             room: Changed::default(),
         }
     }
+
+    /// The pin that goes first, and when, in nanoseconds.
+    fn first_end(&self) -> Option<(u64, PinId)> {
+        let pins = self.pins.borrow();
+        pins.iter().map(|(id, until)| (until.nanos(), *id)).min()
+    }
 }
 
 impl Pin {
-    async fn ask_shards(self, at: i64) -> Result<Option<Pin>, WriteError> {
+    async fn ask_shards(self, pinned: Pinned) -> Result<Option<Pin>, WriteError> {
         let (node, id) = (&self.node, self.id);
+        let Pinned { at, still, .. } = pinned;
         for shard in 0..node.0.shards.count() {
-            let reply = node.ask(shard, ShardRequest::Pin { id, at }).await?;
-            if let ShardReply::Refused = reply {
-                return Ok(None);
+            match node.ask(shard, ShardRequest::Pin { id, at, still }).await? {
+                ShardReply::Refused => return Ok(None),
+                ShardReply::Pinned(false) if still => return Err(WriteError::TooManyRequests),
+                _ => {}
             }
         }
         Ok(Some(self))
@@ -151,7 +170,12 @@ impl Node {
             let header = self.header();
             let at = resolve_revision(&range, header.revision, compacted)
                 .map_err(WriteError::Command)?;
-            if let Some(pin) = self.pin(at).await? {
+            let pinned = Pinned {
+                at,
+                still: false,
+                time_max: PIN_TIME_MAX,
+            };
+            if let Some(pin) = self.pin(pinned).await? {
                 return Ok(List {
                     node: self.clone(),
                     range,
@@ -170,26 +194,25 @@ impl Node {
         }
     }
 
-    /// Pins `at` in all shards; none if one of them refuses reads there.
+    /// Pins a revision in all shards; none if one of them refuses reads there.
     ///
     /// A task of its own asks, and goes on if nobody waits for it any more: a pin is let go of only when no
     /// request for it is under way. One that is overtaken by its release would stay.
-    async fn pin(&self, at: i64) -> Result<Option<Pin>, WriteError> {
+    pub(super) async fn pin(&self, pinned: Pinned) -> Result<Option<Pin>, WriteError> {
         let lists = &self.0.lists;
         let id = PinId(lists.last.get() + 1);
         lists.last.set(id.0);
-        lists.pins.borrow_mut().insert(id, self.0.world.now());
+        let until = self.0.world.now().nanos() + pinned.time_max.as_nanos() as u64;
+        lists.pins.borrow_mut().insert(id, Timestamp(until));
         let pin = Pin {
             node: self.clone(),
             id,
         };
-        if lists.pins.borrow().len() == 1 {
-            // The end of its time is to be waited for.
-            lists.work.raise();
-        }
+        // The end of its time may be the first to be waited for.
+        lists.work.raise();
         let (responder, waiting) = one_shot();
         drop(self.0.world.spawn(Class::Request, async move {
-            responder.answer(pin.ask_shards(at).await);
+            responder.answer(pin.ask_shards(pinned).await);
         }));
         waiting.await.ok_or(WriteError::Stopped)?
     }
@@ -203,19 +226,16 @@ impl Node {
     /// The task that lets the shards know of lists that are over.
     pub(super) async fn run_lists(&self) {
         let lists = &self.0.lists;
-        let time_max = PIN_TIME_MAX.as_nanos() as u64;
         while self.state() < State::Stopped {
-            let oldest = lists.pins.borrow().values().next().copied();
-            let deadline = oldest.map(|since| since.nanos().saturating_add(time_max));
+            let first = lists.first_end();
             if lists.released.borrow().is_empty() {
-                wait_for(&self.0.world, &lists.work, deadline).await;
+                wait_for(&self.0.world, &lists.work, first.map(|(until, _)| until)).await;
             }
-            let now = self.0.world.now();
-            let is_late = |since: &Timestamp| now.since(*since) >= PIN_TIME_MAX;
-            if let Some(oldest) = lists.pins.borrow_mut().first_entry()
-                && is_late(oldest.get())
+            if let Some((until, id)) = first
+                && self.0.world.now().nanos() >= until
+                && lists.pins.borrow_mut().remove(&id).is_some()
             {
-                lists.released.borrow_mut().push(oldest.remove_entry().0);
+                lists.released.borrow_mut().push(id);
                 lists.room.notify();
             }
             for id in lists.released.take() {
@@ -345,21 +365,21 @@ type Reply = std::pin::Pin<Box<dyn Future<Output = Result<ShardReply, WriteError
 
 /// Requests under way.
 #[derive(Default)]
-struct Asked(Vec<(u16, Reply)>);
+pub(super) struct Asked(Vec<(u16, Reply)>);
 
 impl Asked {
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    fn push(&mut self, node: &Node, shard: u16, request: ShardRequest) {
+    pub(super) fn push(&mut self, node: &Node, shard: u16, request: ShardRequest) {
         let node = node.clone();
         let reply = async move { node.ask(shard, request).await };
         self.0.push((shard, Box::pin(reply)));
     }
 
     /// The first answer that is there.
-    async fn next(&mut self) -> Result<(u16, ShardReply), WriteError> {
+    pub(super) async fn next(&mut self) -> Result<(u16, ShardReply), WriteError> {
         assert!(
             !self.0.is_empty(),
             "nothing was asked that could be answered"

@@ -18,8 +18,10 @@ mod members;
 mod moves;
 mod open;
 mod reads;
+mod restoring;
 mod scrub;
 mod sequencer;
+mod snapshots;
 mod space;
 mod upkeep;
 mod waiters;
@@ -35,6 +37,7 @@ pub use members::Member;
 pub(crate) use open::run_opening;
 pub use open::{NodeOptions, StartError, StoreSizes};
 pub use sequencer::{WriteError, WriteOutcome};
+pub use snapshots::{Snapshot, SnapshotError};
 pub use watches::WatchStream;
 
 use std::any::Any;
@@ -80,6 +83,7 @@ struct Inner {
     connections: connections::Connections,
     watches: watches::Watches,
     lists: lists::Lists,
+    snapshots: snapshots::Snapshots,
     upkeep: upkeep::Upkeep,
     /// Requests that came to this core and to its shards in this life.
     requests: Cell<u64>,

@@ -26,6 +26,7 @@ use super::lists::{Lists, WHOLE_BYTES_MAX};
 use super::moves::Moves;
 use super::scrub::Scrub;
 use super::sequencer::{Parts, Sequencer};
+use super::snapshots::Snapshots;
 use super::space::Space;
 use super::upkeep::{Reclaim, Upkeep};
 use super::watches::Watches;
@@ -523,6 +524,7 @@ impl Node {
             connections: Connections::default(),
             watches,
             lists: Lists::of_core(core),
+            snapshots: Snapshots::default(),
             upkeep: Upkeep::default(),
             requests: Cell::new(0),
             home,

@@ -16,9 +16,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use engine::auth::Authorized;
-use engine::command::{Command, CommandError, Reply};
+use engine::command::{AlarmKind, Command, CommandError, MemberAttributes, Reply};
 use engine::coordinator::{Applied, Coordinator, CoordinatorOutput, FrozenState, Published};
 use engine::entry::{EntryBuilder, RequestHead};
+use engine::lease::LeaseTable;
 use engine::shard::Damage;
 use raft::{Action, EntryKind, Input, LogIndex, ProposeError, Raft, Role, Term};
 use reactor::World;
@@ -196,6 +197,28 @@ pub(super) struct Sequencer {
     poisoned: bool,
     read_only: bool,
     volume: Volume,
+    /// Somebody waits for the state behind the entry under way.
+    moment_wanted: bool,
+    moment: Option<Moment>,
+}
+
+/// What is replicated beside the keys, as of the end of an entry.
+#[derive(Clone, Debug)]
+pub(super) struct Moment {
+    /// Up to here.
+    pub(super) applied: Applied,
+    /// The term of that entry.
+    pub(super) term: u64,
+    /// 0 or below: nothing was compacted.
+    pub(super) compact_revision: i64,
+    /// The leases; shared with the state machine.
+    pub(super) leases: LeaseTable,
+    /// Raised alarms.
+    pub(super) alarms: Vec<(u64, AlarmKind)>,
+    /// Published attributes.
+    pub(super) members: Vec<MemberAttributes>,
+    /// The cluster version, once it is set.
+    pub(super) cluster_version: Option<String>,
 }
 
 /// Where the pipeline stands while a request waits.
@@ -298,6 +321,8 @@ impl Sequencer {
             poisoned: false,
             read_only: false,
             volume: Volume::default(),
+            moment_wanted: false,
+            moment: None,
         }
     }
 
@@ -733,6 +758,9 @@ impl Sequencer {
         }
         // Before any answer leaves: an answer on another core is as fast as its reader.
         self.make_visible(&published);
+        if std::mem::take(&mut self.moment_wanted) {
+            self.moment = Some(self.moment_now());
+        }
         self.volume.requests += u64::from(published.requests);
         self.volume.operations += published.operations;
         let took = self.note_applied(applied);
@@ -898,6 +926,47 @@ impl Sequencer {
     /// The state machine's sequencer side.
     pub(super) fn coordinator(&self) -> &Coordinator {
         &self.coordinator
+    }
+
+    /// What is replicated beside the keys, if no entry is under way. Else ask again: it is kept when the entry ends.
+    pub(super) fn moment(&mut self) -> Option<Moment> {
+        if self.coordinator.is_between_entries() {
+            self.moment = None;
+            return Some(self.moment_now());
+        }
+        let kept = self.moment.take();
+        self.moment_wanted = kept.is_none();
+        kept
+    }
+
+    /// Whether changes of a restore may come: nothing is under way, and the disk keeps up.
+    pub(super) fn may_restore(&self) -> bool {
+        self.coordinator.is_idle() && !self.dispatch.hold_back()
+    }
+
+    /// Changes the state machine beside the log. The pipeline has to run then.
+    pub(super) fn restore(&mut self, change: impl FnOnce(&mut Coordinator)) {
+        change(&mut self.coordinator);
+    }
+
+    /// What is wrong with a restored change.
+    pub(super) fn take_restore_fault(&mut self) -> Option<String> {
+        self.coordinator.take_restore_fault()
+    }
+
+    fn moment_now(&self) -> Moment {
+        let coordinator = &self.coordinator;
+        let applied = coordinator.applied();
+        let term = self.raft.log().term_at(LogIndex(applied.index));
+        Moment {
+            applied,
+            term: term.map_or(0, |term| term.0),
+            compact_revision: coordinator.compact_revision(),
+            leases: coordinator.leases().clone(),
+            alarms: coordinator.alarms().iter().collect(),
+            members: coordinator.members().cloned().collect(),
+            cluster_version: coordinator.cluster_version().map(str::to_owned),
+        }
     }
 
     /// What is visible.

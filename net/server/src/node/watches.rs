@@ -196,6 +196,7 @@ impl Node {
             ranges: Some(ranges.clone()),
             prev_kv,
             bytes_max,
+            pin: None,
         };
         let mut read = EventRead::new(request, self.0.shards.count());
         self.fan_out(&mut read).await?;

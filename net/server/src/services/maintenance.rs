@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Version of the storage format that etcd reports with this release.
-pub(super) const STORAGE_VERSION: &str = "3.7.0";
+pub(crate) const STORAGE_VERSION: &str = "3.7.0";
 
 impl EtcdService {
     pub(super) async fn status(&self, message: Bytes) -> Result<Bytes, Status> {

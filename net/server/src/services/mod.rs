@@ -12,6 +12,7 @@ mod kv;
 mod lease;
 mod lock;
 mod maintenance;
+mod snapshot;
 mod watch;
 
 pub use http::MetricsService;
@@ -29,6 +30,7 @@ use grpc::{
 };
 
 use crate::node::{self, Answer, Node, WriteError};
+pub(crate) use maintenance::STORAGE_VERSION;
 
 /// The release of etcd whose surface is covered; what version queries answer.
 pub const ETCD_VERSION: &str = "3.7.3";
@@ -208,6 +210,7 @@ impl Service for EtcdService {
             Method::LeaseKeepAlive => self.lease_keep_alive(requests, responses).await,
             Method::RangeStream => self.range_stream(&context, requests, responses).await,
             Method::Observe => self.observe(&context, requests, responses).await,
+            Method::Snapshot => self.snapshot(requests, responses).await,
             Method::HealthWatch => self.health_watch(context, requests, responses).await,
             _ => Err(not_yet(method)),
         }
