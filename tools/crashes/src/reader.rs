@@ -148,6 +148,7 @@ impl Reader<'_> {
                 ranges: None,
                 prev_kv: false,
                 bytes_max: 4096,
+                pin: None,
             };
             let mut read = EventRead::new(request, self.count());
             while !read.is_done() {
