@@ -9,6 +9,7 @@
 pub mod config;
 pub mod cores;
 pub mod disk;
+pub mod etcdutl;
 pub mod exit;
 pub mod identity;
 pub mod inspect;

@@ -1,5 +1,6 @@
 //! The binary: reads the command line and runs what it asks for.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 
@@ -7,7 +8,7 @@ use reactor::{DriverChoice, RunOptions};
 use ringd::config::{self, Config, IoDriver, LogLevel, Request};
 use ringd::exit::{self, Exit};
 use ringd::log::Logger;
-use ringd::{inspect, memory, restore, salvage, serve};
+use ringd::{etcdutl, inspect, memory, restore, salvage, serve};
 
 /// Most cores that are used without being asked for.
 const CORES_DEFAULT_MAX: usize = 16;
@@ -16,7 +17,15 @@ const CORES_DEFAULT_MAX: usize = 16;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut words = std::env::args();
+    let program = words.next().unwrap_or_default();
+    let arguments: Vec<String> = words.collect();
+    if Path::new(&program)
+        .file_stem()
+        .is_some_and(|name| name == "etcdutl")
+    {
+        return run_etcdutl(&arguments);
+    }
     let result = match arguments.first().map(String::as_str) {
         Some("inspect") => inspect::run(&arguments[1..]),
         Some("salvage") => salvage::run(&arguments[1..]),
@@ -28,6 +37,19 @@ fn main() -> ExitCode {
         Err(exit) => {
             eprintln!("ringd: {}", exit.message);
             ExitCode::from(exit.code as u8)
+        }
+    }
+}
+
+fn run_etcdutl(arguments: &[String]) -> ExitCode {
+    match etcdutl::run(arguments) {
+        Ok(said) => {
+            print!("{said}");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            eprintln!("Error: {}", failure.text);
+            ExitCode::from(failure.code)
         }
     }
 }

@@ -126,6 +126,16 @@ impl Launch {
         self
     }
 
+    /// HOST:PORT for peers.
+    pub fn peer(&self) -> String {
+        self.peer.to_string()
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// The complete command.
     pub fn command(&self) -> Command {
         let program = self.kind.program();

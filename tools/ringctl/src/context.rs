@@ -96,7 +96,8 @@ impl Context {
         Ok((config, printer))
     }
 
-    fn read_environment(&mut self) -> Result<(), Exit> {
+    /// Sets flags that were not given from the environment.
+    pub(crate) fn read_environment(&mut self) -> Result<(), Exit> {
         if std::mem::replace(&mut self.environment_read, true) {
             return Ok(());
         }

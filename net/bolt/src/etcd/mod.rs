@@ -20,6 +20,7 @@
 
 mod message;
 mod revision;
+mod shown;
 mod snapshot;
 mod state;
 mod status;
@@ -27,6 +28,7 @@ mod stream;
 
 pub use message::{AlarmMember, KeyValue, Lease};
 pub use revision::RevisionKey;
+pub use shown::StatusFormat;
 pub use snapshot::{Leases, SUM_BYTES, Snapshot, SumError, Versions};
 pub use state::{ConfState, Downgrade, Member, State};
 pub use status::Status;

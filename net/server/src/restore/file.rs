@@ -9,11 +9,14 @@ use bolt::Source;
 
 /// A file that is read at any place.
 #[derive(Debug)]
-pub(super) struct SnapshotFile(File);
+pub struct SnapshotFile(File);
 
 impl SnapshotFile {
-    /// Opens a file; answers its length, too.
-    pub(super) fn open(path: &Path) -> io::Result<(SnapshotFile, u64)> {
+    /// Opens a file; answers its length in bytes, too.
+    ///
+    /// # Errors
+    /// There is none, or it is empty, or a directory.
+    pub fn open(path: &Path) -> io::Result<(SnapshotFile, u64)> {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {

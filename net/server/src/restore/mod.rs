@@ -27,7 +27,7 @@ use crate::exit::Exit;
 use crate::log::Logger;
 use crate::memory;
 use crate::node::{CheckpointOptions, Home, Node, NodeOptions, StoreSizes};
-use file::SnapshotFile;
+pub use file::SnapshotFile;
 use flags::{Flags, USAGE};
 
 /// Changes that are given to the shards together.
@@ -261,7 +261,7 @@ async fn fill_home(
     // A compaction that was begun is to be ended.
     let mut compacted = state.scheduled_compact_revision.unwrap_or(0);
     if let Some(by) = flags.bump_revision {
-        let bumped = last.max(1).checked_add(by);
+        let bumped = last.checked_add(by);
         revision = bumped.map(|bumped| bumped.max(revision)).ok_or_else(|| {
             let what = format!("--bump-revision={by}: revision {last} and that is too much");
             Exit::config(what)

@@ -285,10 +285,24 @@ pub(crate) const TABLE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "snapshot restore",
+        &[
+            "@ snapshot restore backup.db --data-dir=/var/lib/ringd",
+            "@ snapshot restore backup.db --data-dir=new --bump-revision=1000000 --mark-compacted",
+        ],
+    ),
+    (
         "snapshot save",
         &[
             "@ snapshot save backup.db",
             "@ --endpoints=10.0.0.1:2379 snapshot save backup-$(date +%F).db",
+        ],
+    ),
+    (
+        "snapshot status",
+        &[
+            "@ snapshot status backup.db",
+            "@ snapshot status backup.db --write-out=table",
         ],
     ),
     (

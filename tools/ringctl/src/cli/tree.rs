@@ -502,6 +502,45 @@ const DOWNGRADE: &[Command] = &[
     .arguments("<TARGET_VERSION>"),
 ];
 
+/// Flags of `snapshot restore`, handed on as they are.
+pub(crate) const RESTORE: &[Flag] = &[
+    Flag::unsigned(
+        "bump-revision",
+        "0",
+        "raise the revision by so much; with --mark-compacted",
+    ),
+    Flag::text("data-dir", "", "the directory to make (default NAME.etcd)"),
+    Flag::text(
+        "initial-advertise-peer-urls",
+        "http://localhost:2380",
+        "the member's peer URLs",
+    ),
+    Flag::text(
+        "initial-cluster",
+        "",
+        "the cluster, this member alone (default NAME=PEER-URLS)",
+    ),
+    Flag::text(
+        "initial-cluster-token",
+        "etcd-cluster",
+        "the cluster's token",
+    ),
+    Flag::truth(
+        "mark-compacted",
+        "compact everything up to the new revision; with --bump-revision",
+    ),
+    Flag::text("name", "default", "the member's name"),
+    Flag::truth(
+        "skip-hash-check",
+        "take a file without the hash at its end, such as a copied database",
+    ),
+    Flag::text(
+        "wal-dir",
+        "",
+        "not supported: the log stands in the data directory",
+    ),
+];
+
 const MIRROR: &[Flag] = &[
     Flag::text("dest-cacert", "", "like --cacert, for the destination"),
     Flag::text("dest-cert", "", "like --cert, for the destination"),
@@ -568,8 +607,16 @@ pub(crate) const ROOT: Command = Command::commands("", Group::Utility, "Command 
     PUT_COMMAND,
     Command::commands("role", Group::Authentication, "Manage roles", ROLE),
     Command::commands("snapshot", Group::Cluster, "Back a member up", &[
+        Command::action("restore", Group::Cluster, Action::SnapshotRestore, "Build a data directory of ringd from a snapshot file")
+            .arguments("<filename>")
+            .details("It is the program ringd that does it, from the folder of this one or else from PATH.")
+            .flags(RESTORE)
+            .own(),
         Command::action("save", Group::Cluster, Action::SnapshotSave, "Save a member's state into a file")
             .arguments("<filename>"),
+        Command::action("status", Group::Cluster, Action::SnapshotStatus, "Print what a snapshot file holds")
+            .arguments("<filename>")
+            .own(),
     ]),
     Command::action("txn", Group::Keys, Action::Txn, "Compare and change keys in one transaction")
         .arguments("[options]")

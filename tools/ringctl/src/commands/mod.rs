@@ -15,6 +15,7 @@ mod request;
 mod role;
 mod session;
 mod snapshot;
+mod snapshot_file;
 mod storage;
 mod transaction;
 mod user;
@@ -70,7 +71,9 @@ pub(crate) async fn run(action: Action, context: Context) -> Result<(), Exit> {
         Action::RoleGrantPermission => role::grant_permission(context).await,
         Action::RoleList => role::list(context).await,
         Action::RoleRevokePermission => role::revoke_permission(context).await,
+        Action::SnapshotRestore => snapshot_file::restore(&context),
         Action::SnapshotSave => snapshot::save(context).await,
+        Action::SnapshotStatus => snapshot_file::status(context),
         Action::Txn => transaction::run(context).await,
         Action::UserAdd => user::add(context).await,
         Action::UserDelete => user::delete(context).await,
