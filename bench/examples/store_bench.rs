@@ -199,6 +199,7 @@ fn main() {
                 ranges: None,
                 prev_kv: false,
                 bytes_max: 1 << 20,
+                passing: false,
             };
             let chunk = ready(store.events(&query));
             from = black_box(&chunk).next;

@@ -11,7 +11,9 @@ use ringbench::compare::{self, Comparison};
 use ringbench::http2::Address;
 use ringbench::load::{self, Pacing, Plan};
 use ringbench::machine::{Cores, Disk, Hop};
-use ringbench::scenario::{Churn, Leases, List, Load, LoadVerify, Mixed, Scale, Watchers};
+use ringbench::scenario::{
+    Churn, Leases, List, Load, LoadVerify, Mixed, Scale, Snapshot, Watchers,
+};
 use ringbench::server::ServerCommand;
 use ringbench::statistics::median;
 use ringbench::workload::{KeySpace, Kind, Workload};
@@ -68,6 +70,8 @@ enum Command {
     Scale(Scale),
     /// Measure counts and large lists.
     List(List),
+    /// Measure a snapshot of a large store beside puts.
+    Snapshot(Snapshot),
     /// Measure leases that fall due together.
     Leases(Leases),
     /// Measure many watchers of one key.
@@ -221,6 +225,7 @@ fn main() -> ExitCode {
         Command::Verify(verify) => done(verify.run()),
         Command::Scale(scale) => done(scale.run()),
         Command::List(list) => done(list.run()),
+        Command::Snapshot(snapshot) => done(snapshot.run()),
         Command::Leases(leases) => done(leases.run()),
         Command::Watchers(watchers) => done(watchers.run()),
         Command::Churn(churn) => done(churn.run()),

@@ -25,6 +25,25 @@ pub const WATCH: &str = "/etcdserverpb.Watch/Watch";
 /// `/etcdserverpb.Lease/LeaseGrant`.
 pub const LEASE_GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
 
+/// `/etcdserverpb.Maintenance/Snapshot`.
+pub const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
+
+/// Replaces `message` with one that has no fields.
+pub fn nothing(message: &mut Vec<u8>) {
+    begin(message);
+    finish(message);
+}
+
+/// Bytes of the file in one part of a snapshot.
+pub fn snapshot_bytes(body: &[u8]) -> u64 {
+    let mut fields = Fields(body.get(PREFIX_BYTES..).unwrap_or_default());
+    let blob = fields.find_map(|field| match field {
+        (3, Payload::Bytes(blob)) => Some(blob.len() as u64),
+        _ => None,
+    });
+    blob.unwrap_or(0)
+}
+
 /// Replaces `message` with a put of one key.
 pub fn put(key: &[u8], value: &[u8], message: &mut Vec<u8>) {
     begin(message);

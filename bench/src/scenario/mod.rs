@@ -19,6 +19,7 @@ mod list;
 mod load_and_verify;
 mod mixed;
 mod scale;
+mod snapshot;
 mod watchers;
 
 pub use churn::Churn;
@@ -27,6 +28,7 @@ pub use list::List;
 pub use load_and_verify::{Load, LoadVerify};
 pub use mixed::Mixed;
 pub use scale::Scale;
+pub use snapshot::Snapshot;
 pub use watchers::Watchers;
 
 /// Connections and streams of a load that is to go as fast as the server takes it.

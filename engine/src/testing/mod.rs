@@ -12,6 +12,7 @@ pub use disk::DiskConfig;
 pub use node::{List, Node, NodeConfig};
 pub use oracle::Oracle;
 pub use random::Random;
+pub use snapshot::Snapshot;
 pub use workload::{Workload, authorized};
 
 pub use crate::defect::Defect;

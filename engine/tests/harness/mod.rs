@@ -15,7 +15,7 @@ use engine::lease::LeaseChange;
 use engine::shard::EventsRequest;
 use engine::store::{Event, MissingHook, RangeSet};
 use engine::testing::{
-    Defect, DiskConfig, List, Node, NodeConfig, Oracle, Random, Workload, authorized,
+    Defect, DiskConfig, List, Node, NodeConfig, Oracle, Random, Snapshot, Workload, authorized,
 };
 
 /// What was done.
@@ -87,6 +87,8 @@ struct Run {
     request_id: u64,
     /// Ranges that are read in pieces while entries are executed, with the answers due.
     lists: Vec<(Range, List, RangeReply, i64)>,
+    /// With what it has to have.
+    snapshot: Option<(Snapshot, Vec<Event>)>,
     followers: Vec<follow::Follower>,
 }
 
@@ -162,6 +164,7 @@ pub(crate) fn run(seed: u64, defect: Defect) -> Result<Counts, String> {
         counts: Counts::default(),
         request_id: 0,
         lists: Vec::new(),
+        snapshot: None,
         followers: Vec::new(),
         random,
     };
@@ -175,6 +178,7 @@ pub(crate) fn run(seed: u64, defect: Defect) -> Result<Counts, String> {
             run.read()?;
         }
         run.lists()?;
+        run.snapshot()?;
         run.follow()?;
         if run.random.one_in(90) {
             run.restart(defect)?;
@@ -327,9 +331,6 @@ impl Run {
     /// The hash of some readable revision, of two nodes that have little in common.
     fn hash(&mut self) -> Checked {
         self.counts.hashes += 1;
-        if self.random.one_in(4) {
-            self.snapshot()?;
-        }
         let compacted = self.oracle.compact_revision();
         let newest = self.oracle.revision();
         let at = match self.random.below(3) {
@@ -363,11 +364,30 @@ impl Run {
         Ok(())
     }
 
-    /// A snapshot, with less memory than it has places.
+    /// Goes on with a snapshot, whose expectation is what there was when it began.
     fn snapshot(&mut self) -> Checked {
-        let places_max = [3, 50, 1 << 20][self.random.index(3)];
-        let (measure, found) = self.node.snapshot(places_max);
-        let expected = self.oracle.snapshot();
+        if self.snapshot.is_none() && self.random.one_in(25) {
+            // Mostly with less memory than it has places.
+            let places_max = [3, 50, 1 << 20][self.random.index(3)];
+            let begun = self.node.begin_snapshot(places_max);
+            self.snapshot = Some((begun, self.oracle.snapshot()));
+        }
+        for _ in 0..self.random.below(12) {
+            self.go_on_with_snapshot()?;
+        }
+        Ok(())
+    }
+
+    fn go_on_with_snapshot(&mut self) -> Checked {
+        let Some((snapshot, _)) = &mut self.snapshot else {
+            return Ok(());
+        };
+        let Some((measure, found)) = self.node.go_on_with_snapshot(snapshot) else {
+            return Ok(());
+        };
+        let Some((_, expected)) = self.snapshot.take() else {
+            return Ok(());
+        };
         self.counts.snapshots += 1;
         if found.len() != expected.len() {
             return equal("snapshot", &found, &expected);
@@ -525,6 +545,9 @@ impl Run {
     }
 
     fn end_lists(&mut self) -> Checked {
+        while self.snapshot.is_some() {
+            self.go_on_with_snapshot()?;
+        }
         while !self.lists.is_empty() {
             self.go_on_with(0)?;
         }
@@ -572,6 +595,7 @@ impl Run {
         )?;
         self.leave();
         self.lists.clear();
+        self.snapshot = None;
         self.node = node;
         Ok(())
     }
@@ -587,6 +611,7 @@ impl Run {
     fn crash(&mut self) -> Checked {
         self.counts.crashes += 1;
         self.lists.clear();
+        self.snapshot = None;
         let applied = self.node.coordinator().applied();
         let mut next = self.node.crash() as usize;
         while let Some((entry, hash)) = self.entries.get(next) {
