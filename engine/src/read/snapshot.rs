@@ -31,10 +31,10 @@ const BATCHES_MAX: usize = 2;
 /// Records of a batch.
 const BATCH_RECORDS_MAX: usize = 2048;
 /// Bytes of history that all shards together bring at once.
-const HISTORY_BYTES: usize = 1 << 20;
+const HISTORY_BYTES: usize = 512 << 10;
 /// Bounds of what one shard brings at once.
 const CHUNK_BYTES_MIN: usize = 32 << 10;
-const CHUNK_BYTES_MAX: usize = 256 << 10;
+const CHUNK_BYTES_MAX: usize = 128 << 10;
 
 /// How large a snapshot is at most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,7 +5,9 @@
 //! however it ends. What it reads and in which order: `engine::read::SnapshotRead`. Nothing is read before
 //! what was read is taken, so a client that is slow holds it back.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bolt::etcd::{
@@ -16,6 +18,7 @@ use engine::command::{AlarmKind, LeaseId};
 use engine::lease::LeaseTable;
 use engine::read::SnapshotRead;
 use engine::store::Event;
+use reactor::{Class, Task};
 
 use super::lists::{ASKED_MAX, Asked, Pin, Pinned};
 use super::sequencer::Moment;
@@ -27,6 +30,8 @@ use crate::services::STORAGE_VERSION;
 const SNAPSHOTS_MAX: usize = 2;
 /// A snapshot that takes longer may be overtaken by a compaction.
 const PIN_TIME_MAX: Duration = Duration::from_secs(60 * 60);
+/// Pieces that are made before they are taken.
+const PIECES_AHEAD_MAX: usize = 2;
 /// When the end of an entry is looked for again.
 const MOMENT_PAUSE: Duration = Duration::from_micros(200);
 /// Leases that are taken from the table at once.
@@ -50,8 +55,23 @@ impl Drop for Place {
     }
 }
 
-/// A snapshot that is being made.
+/// A snapshot that is being made; ends when dropped.
 pub struct Snapshot {
+    handover: Rc<Handover>,
+    task: Task,
+}
+
+/// What the task that makes a snapshot hands to whoever takes it.
+#[derive(Default)]
+struct Handover {
+    file_bytes: Cell<Option<u64>>,
+    pieces: RefCell<VecDeque<Vec<u8>>>,
+    end: RefCell<Option<Result<(), SnapshotError>>>,
+    changed: Changed,
+}
+
+/// The making of a snapshot.
+struct Making {
     node: Node,
     revision: i64,
     read: SnapshotRead,
@@ -94,12 +114,21 @@ impl From<WriteError> for SnapshotError {
 }
 
 impl Node {
-    /// Begins a snapshot, once there is room for a further one.
-    ///
-    /// # Errors
-    /// `Stopped`, `Damaged`; `TooManyRequests` if there are too many pins.
-    pub async fn snapshot(&self) -> Result<Snapshot, SnapshotError> {
+    /// Begins a snapshot, once there is room for a further one. It is made in the background, so that what clients wait
+    /// for comes first, and a few pieces ahead of what is taken.
+    pub fn snapshot(&self) -> Snapshot {
         self.note_request();
+        let handover = Rc::new(Handover::default());
+        let (node, into) = (self.clone(), handover.clone());
+        let task = self.0.world.spawn(Class::Background, async move {
+            let end = into.fill(&node).await;
+            *into.end.borrow_mut() = Some(end);
+            into.changed.notify();
+        });
+        Snapshot { handover, task }
+    }
+
+    async fn begin_snapshot(&self) -> Result<Making, SnapshotError> {
         let snapshots = &self.0.snapshots;
         let has_room = || snapshots.running.get() < SNAPSHOTS_MAX;
         snapshots.ended.until(has_room).await;
@@ -138,7 +167,7 @@ impl Node {
         moment: Moment,
         pin: Pin,
         place: Place,
-    ) -> Result<Snapshot, SnapshotError> {
+    ) -> Result<Making, SnapshotError> {
         let revision = moment.applied.revision;
         let shards = self.0.shards.count();
         let compacted = moment.compact_revision;
@@ -158,7 +187,7 @@ impl Node {
         plan.add_versions(measure.records + 1, measure.bytes);
         plan.add_leases(moment.leases.len() as u64);
         let writer = SnapshotWriter::new(plan).map_err(format_error)?;
-        Ok(Snapshot {
+        Ok(Making {
             node: self.clone(),
             revision,
             read,
@@ -224,22 +253,75 @@ impl Node {
     }
 }
 
-impl Snapshot {
-    /// Bytes of the whole file, with the sum at its end.
-    pub fn file_bytes(&self) -> u64 {
-        self.writer.file_bytes()
+impl Handover {
+    /// Makes a snapshot; no more of it than there is room for.
+    async fn fill(&self, node: &Node) -> Result<(), SnapshotError> {
+        let mut making = node.begin_snapshot().await?;
+        self.file_bytes.set(Some(making.writer.file_bytes()));
+        self.changed.notify();
+        while let Some(piece) = making.next().await? {
+            let has_room = || self.pieces.borrow().len() < PIECES_AHEAD_MAX;
+            self.changed.until(has_room).await;
+            self.pieces.borrow_mut().push_back(piece);
+            self.changed.notify();
+        }
+        Ok(())
     }
 
-    /// The revision.
-    pub fn revision(&self) -> i64 {
-        self.revision
+    /// How it ended, if it did.
+    fn ended(&self) -> Option<Result<(), SnapshotError>> {
+        self.end.borrow().clone()
+    }
+}
+
+impl Snapshot {
+    /// Bytes of the whole file, with the sum at its end.
+    ///
+    /// # Errors
+    /// `Stopped`, `Damaged`; `TooManyRequests` if there are too many pins.
+    pub async fn file_bytes(&self) -> Result<u64, SnapshotError> {
+        let Handover { changed, .. } = &*self.handover;
+        let bytes = || self.handover.file_bytes.get();
+        changed
+            .until(|| bytes().is_some() || self.handover.ended().is_some())
+            .await;
+        match (bytes(), self.handover.ended()) {
+            (Some(bytes), _) => Ok(bytes),
+            (None, Some(Err(error))) => Err(error),
+            (None, _) => unreachable!("a snapshot has a size before it ends"),
+        }
     }
 
     /// The next bytes of the file; none at its end. The sum is a piece of its own, the last one.
     ///
     /// # Errors
     /// There will be no more of it.
-    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, SnapshotError> {
+    pub async fn next(&self) -> Result<Option<Vec<u8>>, SnapshotError> {
+        let Handover {
+            pieces, changed, ..
+        } = &*self.handover;
+        changed
+            .until(|| !pieces.borrow().is_empty() || self.handover.ended().is_some())
+            .await;
+        let piece = pieces.borrow_mut().pop_front();
+        changed.notify();
+        match (piece, self.handover.ended()) {
+            (Some(piece), _) => Ok(Some(piece)),
+            (None, Some(end)) => end.map(|()| None),
+            (None, None) => unreachable!("there is a piece, or the end"),
+        }
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        self.task.cancel();
+    }
+}
+
+impl Making {
+    /// The next bytes of the file; none at its end.
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, SnapshotError> {
         loop {
             while self.part != Part::Nothing && self.writer.wants_records() {
                 self.push().await?;

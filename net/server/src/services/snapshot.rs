@@ -5,7 +5,6 @@ use grpc::proto::etcdserverpb as pb;
 use grpc::{Code, MessageBatch, RequestStream, ResponseSink, Status};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
-use super::kv::both;
 use super::{EtcdService, STORAGE_VERSION, write_status};
 use crate::node::SnapshotError;
 
@@ -35,19 +34,16 @@ impl EtcdService {
             return Ok(());
         };
         let _request: pb::SnapshotRequest = decode(message)?;
-        let mut snapshot = self.node.snapshot().await.map_err(snapshot_status)?;
+        let snapshot = self.node.snapshot();
+        let file_bytes = snapshot.file_bytes().await.map_err(snapshot_status)?;
         let mut blobs = Blobs {
-            remaining: snapshot.file_bytes() - bolt::etcd::SUM_BYTES,
+            remaining: file_bytes - bolt::etcd::SUM_BYTES,
             bytes: Vec::new(),
         };
-        let mut next = snapshot.next().await;
-        while let Some(piece) = next.map_err(snapshot_status)? {
+        while let Some(piece) = snapshot.next().await.map_err(snapshot_status)? {
             let batch = blobs.take(&piece)?;
             drop(piece);
-            let sent;
-            // While the messages wait for the peer the next ones are made.
-            (sent, next) = both(responses.send_batch(batch), snapshot.next()).await;
-            sent?;
+            responses.send_batch(batch).await?;
         }
         Ok(())
     }
