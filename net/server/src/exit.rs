@@ -16,6 +16,8 @@ pub struct Exit {
     pub message: String,
 }
 
+/// `ringd check-config` has found mistakes.
+pub const REFUSED: i32 = 1;
 /// Wrong flags or configuration.
 pub const USAGE: i32 = 64;
 /// Damaged or foreign data: nothing was changed.

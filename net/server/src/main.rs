@@ -2,25 +2,29 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::rc::Rc;
+use std::time::Duration;
 
 use reactor::{DriverChoice, RunOptions};
-use ringd::config::{self, Config, IoDriver, LogLevel, Request};
+use ringd::config::text::{self, Program};
+use ringd::config::{self, Config, IoDriver, LogLevel, Request, surroundings};
 use ringd::exit::{self, Exit};
-use ringd::log::Logger;
+use ringd::log::Outputs;
 use ringd::{etcdutl, inspect, memory, restore, salvage, serve};
 
 /// Most cores that are used without being asked for.
 const CORES_DEFAULT_MAX: usize = 16;
+/// The last lines of the log have so long to be written.
+const LOG_END_MAX: Duration = Duration::from_secs(1);
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let mut words = std::env::args();
-    let program = words.next().unwrap_or_default();
+    let name = words.next().unwrap_or_default();
+    let program = Program::of(&name);
     let arguments: Vec<String> = words.collect();
-    if Path::new(&program)
+    if Path::new(&name)
         .file_stem()
         .is_some_and(|name| name == "etcdutl")
     {
@@ -30,7 +34,8 @@ fn main() -> ExitCode {
         Some("inspect") => inspect::run(&arguments[1..]),
         Some("salvage") => salvage::run(&arguments[1..]),
         Some("restore") => restore::run(&arguments[1..]).map(|said| print!("{said}")),
-        _ => run_server(&arguments),
+        Some("check-config") => check_config(&arguments[1..]),
+        _ => run_server(program, &arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -54,22 +59,19 @@ fn run_etcdutl(arguments: &[String]) -> ExitCode {
     }
 }
 
-fn run_server(arguments: &[String]) -> Result<(), Exit> {
+fn parse(arguments: &[String]) -> Result<Request, config::ConfigErrors> {
     let environment: Vec<(String, String)> = std::env::vars().collect();
-    match config::parse(arguments, &environment) {
+    config::parse(arguments, &environment)
+}
+
+fn run_server(program: Program, arguments: &[String]) -> Result<(), Exit> {
+    match parse(arguments) {
         Ok(Request::Help) => {
-            print!("{}", config::help());
+            print!("{}", text::help());
             Ok(())
         }
         Ok(Request::Version) => {
-            println!("etcd Version: {}", ringd::services::ETCD_VERSION);
-            println!("ringd Version: {}", env!("CARGO_PKG_VERSION"));
-            println!("Rust Version: {}", env!("CARGO_PKG_RUST_VERSION"));
-            println!(
-                "OS/Arch: {}/{}",
-                std::env::consts::OS,
-                std::env::consts::ARCH
-            );
+            print!("{}", text::version(program));
             Ok(())
         }
         Ok(Request::Serve(config)) => run_member(*config),
@@ -77,6 +79,32 @@ fn run_server(arguments: &[String]) -> Result<(), Exit> {
             "{errors}\n(ringd --help lists the flags)"
         ))),
     }
+}
+
+/// Tells everything that is wrong with a configuration, and creates nothing.
+fn check_config(arguments: &[String]) -> Result<(), Exit> {
+    let mistakes = match parse(arguments) {
+        Ok(Request::Serve(config)) => {
+            for notice in &config.notices {
+                let fields = notice.fields.iter();
+                let fields: Vec<String> = fields
+                    .map(|(name, value)| format!("{name}={value}"))
+                    .collect();
+                println!("note: {} ({})", notice.message, fields.join(", "));
+            }
+            surroundings::check(&config)
+        }
+        Ok(Request::Help | Request::Version) => Vec::new(),
+        Err(errors) => errors.0,
+    };
+    if mistakes.is_empty() {
+        println!("the configuration is good");
+        return Ok(());
+    }
+    Err(Exit {
+        code: exit::REFUSED,
+        message: format!("mistakes in the configuration:\n{}", mistakes.join("\n")),
+    })
 }
 
 fn run_member(mut config: Config) -> Result<(), Exit> {
@@ -91,36 +119,22 @@ fn run_member(mut config: Config) -> Result<(), Exit> {
         driver,
         ..RunOptions::default()
     };
-    let (level, output) = (config.log_level, config.log_output);
+    let (outputs, writers) = Outputs::open(&config.log).map_err(Exit::config)?;
+    let logger = outputs.system_logger();
     let cores_run = options.clone();
-    let result = reactor::run(&options, move |world| {
-        let clock = world.clone();
-        let logger = Rc::new(Logger::new(level, output, move || clock.unix_time()));
-        if let Some(reason) = world.driver_refusal() {
-            logger.warn(
-                "io_uring is not available: using epoll and threads",
-                &[("reason", reason.into())],
-            );
-        }
-        async move {
-            let result = serve::serve(world, config, logger.clone(), cores_run).await;
-            if let Err(exit) = &result {
-                logger.line(
-                    LogLevel::Fatal,
-                    &exit.message,
-                    &[("exit-code", exit.code.into())],
-                );
-            }
-            result
-        }
+    let result = reactor::run(&options, |world| {
+        serve::serve(world, config, outputs, cores_run)
     });
-    match result {
+    let result = match result {
         Ok(result) => result,
-        Err(error) => Err(Exit {
-            code: exit::SYSTEM,
-            message: error.to_string(),
-        }),
+        Err(error) => Err(Exit::system(error.to_string())),
+    };
+    if let Err(exit) = &result {
+        let fields = [("exit-code", exit.code.into())];
+        logger.line(LogLevel::Fatal, &exit.message, &fields);
     }
+    writers.finish(LOG_END_MAX);
+    result
 }
 
 /// As many as the process may use, within reason.

@@ -21,7 +21,7 @@ use crate::config::{Config, MetricsDetail};
 use crate::cores::{self, HOME, LINK_CAPACITY, Seat};
 use crate::exit::Exit;
 use crate::identity::Identity;
-use crate::log::Logger;
+use crate::log::{Logger, Outputs};
 use crate::node::{CheckpointOptions, Node, NodeOptions};
 use crate::peer::PeerService;
 use crate::services::{EtcdService, MetricsService};
@@ -56,9 +56,11 @@ struct Process {
 pub async fn serve(
     world: World,
     config: Config,
-    logger: Rc<Logger>,
+    outputs: Outputs,
     cores_run: RunOptions,
 ) -> Result<(), Exit> {
+    let clock = world.clone();
+    let logger = Rc::new(outputs.logger(move || clock.unix_time()));
     let identity = Identity::of_new_cluster(
         &config.initial_advertise_peer_urls,
         &config.initial_cluster_token,
@@ -75,7 +77,7 @@ pub async fn serve(
     if config.metrics == MetricsDetail::Extensive {
         node.board().metrics.show_extensive();
     }
-    let threads = start_cores(seats, &config, &cores_run)?;
+    let threads = start_cores(seats, &config, &outputs, &cores_run)?;
     let process = Process::new(&node, &config);
     let clients = process
         .listen_all("--listen-client-urls", &config.listen_client_urls)
@@ -138,12 +140,13 @@ pub async fn serve(
 fn start_cores(
     seats: impl Iterator<Item = Seat>,
     config: &Config,
+    outputs: &Outputs,
     run: &RunOptions,
 ) -> Result<Vec<CoreThread>, Exit> {
     let start = |seat: Seat| {
         let name = format!("ringd-core-{}", seat.core());
-        let config = config.clone();
-        let main = move |world| serve_core(world, seat, config);
+        let (config, outputs) = (config.clone(), outputs.clone());
+        let main = move |world| serve_core(world, seat, config, outputs);
         spawn_core(&name, run.clone(), main)
             .map_err(|error| Exit::system(format!("cannot start {name}: {error}")))
     };
@@ -151,15 +154,13 @@ fn start_cores(
 }
 
 /// One of the further cores: serves what it is handed until the member has ended.
-async fn serve_core(world: World, seat: Seat, config: Config) {
+async fn serve_core(world: World, seat: Seat, config: Config, outputs: Outputs) {
     let identity = Identity::of_new_cluster(
         &config.initial_advertise_peer_urls,
         &config.initial_cluster_token,
     );
     let clock = world.clone();
-    let logger = Logger::new(config.log_level, config.log_output, move || {
-        clock.unix_time()
-    });
+    let logger = outputs.logger(move || clock.unix_time());
     let options = node_options(&config, identity);
     let joined = Node::join(world.clone(), seat, options, Rc::new(logger));
     let Some(node) = joined.await else {
@@ -220,8 +221,14 @@ fn connection_limits(config: &Config) -> Limits {
 
 fn log_start(logger: &Logger, world: &World, config: &Config) {
     let urls = |urls: &[Url]| Value::from(urls.iter().map(Url::as_str).collect::<Vec<_>>());
-    for warning in &config.warnings {
-        logger.warn(warning, &[]);
+    for notice in &config.notices {
+        logger.line(notice.level, &notice.message, &notice.fields);
+    }
+    if let Some(reason) = world.driver_refusal() {
+        logger.warn(
+            "io_uring is not available: using epoll and threads",
+            &[("reason", reason.into())],
+        );
     }
     logger.info(
         "starting ringd",

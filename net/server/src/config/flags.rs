@@ -1,8 +1,10 @@
-//! The flag table: every flag of etcd 3.7 by name, type, default and what ringd does with it.
+//! What is known of a flag, and how rows are found. The rows are in [`super::table`].
 //!
-//! A flag that *works* has an effect here. A flag that is *default only* names something that etcd
-//! has and ringd does not have yet: its default passes, any other value is refused with the reason;
-//! nothing is accepted without effect. ringd's own flags stand at the end.
+//! A flag that *works* has its effect. One that has *no effect* tunes something that ringd has not got: every
+//! well-formed value passes and the log says why it does nothing. *Later* and *refused* flags ask for something that
+//! would be missed: only the default passes.
+
+pub use super::table::FLAGS;
 
 /// Type of a flag's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,9 +13,11 @@ pub enum Kind {
     Bool,
     /// Free text.
     Text,
+    /// Texts with commas between them; a list in the configuration file.
+    List,
     /// A decimal integer.
     Integer,
-    /// A Go duration.
+    /// A Go duration; nanoseconds in the configuration file.
     Duration,
 }
 
@@ -22,12 +26,27 @@ pub enum Kind {
 pub enum Support {
     /// Has its effect.
     Works,
-    /// Only the default passes; the text says why anything else is refused.
-    DefaultOnly(&'static str),
+    /// Any well-formed value passes and does nothing; the text says why.
+    NoEffect(&'static str),
+    /// Only the default passes; the text says what is not there yet.
+    Later(&'static str),
+    /// Only the default passes, and that stays so; the text says why.
+    Refused(&'static str),
     /// etcd itself ignores it with a warning, and so does ringd.
     IgnoredByEtcd,
     /// etcd 3.7 no longer has it; the text names the successor or says so.
     Removed(&'static str),
+}
+
+/// Where a flag stands in the configuration file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKey {
+    /// Under its own name.
+    Name,
+    /// Elsewhere: keys of nested mappings with dots between them.
+    Path(&'static str),
+    /// Nowhere.
+    Nowhere,
 }
 
 /// One row of the table.
@@ -41,494 +60,139 @@ pub struct Flag {
     pub default: &'static str,
     /// What ringd does with it.
     pub support: Support,
-    /// One line for `--help`; empty for flags that do not work yet.
+    /// One line for `--help`; empty for flags that do not work.
     pub help: &'static str,
+    /// Where it stands in the configuration file.
+    pub file_key: FileKey,
+    /// The only values of a flag without effect; empty: every well-formed one.
+    pub allowed: &'static [&'static str],
 }
 
-const fn works(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Flag {
-    Flag {
-        name,
-        kind,
-        default,
-        support: Support::Works,
-        help,
+impl Flag {
+    const fn new(
+        name: &'static str,
+        kind: Kind,
+        default: &'static str,
+        support: Support,
+        help: &'static str,
+    ) -> Flag {
+        Flag {
+            name,
+            kind,
+            default,
+            support,
+            help,
+            file_key: FileKey::Name,
+            allowed: &[],
+        }
+    }
+
+    /// The same flag with another key in the configuration file.
+    pub(super) const fn key(self, path: &'static str) -> Flag {
+        let file_key = FileKey::Path(path);
+        Flag { file_key, ..self }
+    }
+
+    /// The same flag, which the configuration file has not got.
+    pub(super) const fn no_key(self) -> Flag {
+        let file_key = FileKey::Nowhere;
+        Flag { file_key, ..self }
+    }
+
+    /// The same flag, which takes only these values.
+    pub(super) const fn allowed(self, allowed: &'static [&'static str]) -> Flag {
+        Flag { allowed, ..self }
+    }
+
+    /// Its key in the configuration file: keys of nested mappings with dots between them.
+    pub fn file_key(&self) -> Option<&'static str> {
+        match self.file_key {
+            FileKey::Name => Some(self.name),
+            FileKey::Path(path) => Some(path),
+            FileKey::Nowhere => None,
+        }
+    }
+
+    /// Its environment variable.
+    pub fn variable(&self) -> String {
+        format!("ETCD_{}", self.name.to_ascii_uppercase().replace('-', "_"))
+    }
+
+    /// Whether its value must not be shown.
+    pub fn is_secret(&self) -> bool {
+        self.name.ends_with("password")
     }
 }
 
-const fn later(name: &'static str, kind: Kind, default: &'static str, why: &'static str) -> Flag {
-    Flag {
-        name,
-        kind,
-        default,
-        support: Support::DefaultOnly(why),
-        help: "",
-    }
+pub(super) const fn works(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    help: &'static str,
+) -> Flag {
+    Flag::new(name, kind, default, Support::Works, help)
 }
 
-const fn ignored(name: &'static str) -> Flag {
-    Flag {
-        name,
-        kind: Kind::Text,
-        default: "",
-        support: Support::IgnoredByEtcd,
-        help: "",
-    }
+pub(super) const fn no_effect(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    why: &'static str,
+) -> Flag {
+    Flag::new(name, kind, default, Support::NoEffect(why), "")
 }
 
-const fn removed(name: &'static str, instead: &'static str) -> Flag {
-    Flag {
-        name,
-        kind: Kind::Text,
-        default: "",
-        support: Support::Removed(instead),
-        help: "",
-    }
+pub(super) const fn later(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    why: &'static str,
+) -> Flag {
+    Flag::new(name, kind, default, Support::Later(why), "")
 }
 
-const TLS: &str = "TLS is not supported yet";
-const AUTH: &str = "authentication is not supported yet";
-const DISCOVERY: &str = "discovery is not supported yet";
-const CLUSTER: &str = "clusters of several members are not supported yet";
-const TRACING: &str = "distributed tracing is not supported yet";
-const BBOLT: &str = "there is no bbolt backend to tune";
-const CORRUPTION: &str = "corruption checks between members are not supported yet";
-const COMPACTION: &str = "compaction paces itself by what the core has to do";
-const LOGGING: &str = "only JSON lines on standard error or standard output are supported yet";
-const HTTP: &str = "not supported yet";
+pub(super) const fn refused(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    why: &'static str,
+) -> Flag {
+    Flag::new(name, kind, default, Support::Refused(why), "")
+}
 
-/// Every flag, etcd's in its own order, then ringd's.
-pub const FLAGS: &[Flag] = &[
-    works(
-        "advertise-client-urls",
-        Kind::Text,
-        "http://localhost:2379",
-        "URLs announced to clients",
+pub(super) const fn ignored(name: &'static str) -> Flag {
+    Flag::new(name, Kind::Text, "", Support::IgnoredByEtcd, "").no_key()
+}
+
+pub(super) const fn removed(name: &'static str, instead: &'static str) -> Flag {
+    Flag::new(name, Kind::Text, "", Support::Removed(instead), "")
+}
+
+/// Keys that etcd's configuration file has and its command line has not, with the reason why no value passes.
+pub const FILE_ONLY: &[(&str, &str)] = &[
+    (
+        "client-transport-security.allowed-cn",
+        "TLS is not supported yet",
     ),
-    later("auth-token", Kind::Text, "simple", AUTH),
-    later("auth-token-ttl", Kind::Integer, "300", AUTH),
-    works(
-        "auto-compaction-mode",
-        Kind::Text,
-        "periodic",
-        "what the retention counts: periodic (time) or revision",
+    (
+        "client-transport-security.skip-client-san-verification",
+        "TLS is not supported yet",
     ),
-    works(
-        "auto-compaction-retention",
-        Kind::Text,
-        "0",
-        "history that automatic compaction keeps: a duration, hours or revisions; 0 is off",
+    (
+        "discovery-config.client.max-request-bytes",
+        "discovery is not supported yet",
     ),
-    later("auto-tls", Kind::Bool, "false", TLS),
-    later("backend-batch-interval", Kind::Duration, "0", BBOLT),
-    later("backend-batch-limit", Kind::Integer, "0", BBOLT),
-    later("backend-bbolt-freelist-type", Kind::Text, "map", BBOLT),
-    later("bcrypt-cost", Kind::Integer, "10", AUTH),
-    later(
-        "bootstrap-defrag-threshold-megabytes",
-        Kind::Integer,
-        "0",
-        BBOLT,
+    (
+        "discovery-config.client.max-recv-bytes",
+        "discovery is not supported yet",
     ),
-    later("cert-file", Kind::Text, "", TLS),
-    later("cipher-suites", Kind::Text, "", TLS),
-    later("client-cert-allowed-hostname", Kind::Text, "", TLS),
-    later("client-cert-auth", Kind::Bool, "false", TLS),
-    later("client-cert-file", Kind::Text, "", TLS),
-    later("client-crl-file", Kind::Text, "", TLS),
-    later("client-key-file", Kind::Text, "", TLS),
-    later("compact-hash-check-time", Kind::Duration, "1m", CORRUPTION),
-    later("compaction-batch-limit", Kind::Integer, "1000", COMPACTION),
-    later(
-        "compaction-sleep-interval",
-        Kind::Duration,
-        "10ms",
-        COMPACTION,
+    (
+        "discovery-config.client.secure.server-name",
+        "discovery is not supported yet",
     ),
-    later(
-        "config-file",
-        Kind::Text,
-        "",
-        "configuration files are not supported yet; use flags or ETCD_* variables",
-    ),
-    later("corrupt-check-time", Kind::Duration, "0s", CORRUPTION),
-    later("cors", Kind::Text, "*", HTTP),
-    works(
-        "data-dir",
-        Kind::Text,
-        "",
-        "directory of all data (default: NAME.etcd)",
-    ),
-    later("discovery-cacert", Kind::Text, "", DISCOVERY),
-    later("discovery-cert", Kind::Text, "", DISCOVERY),
-    later("discovery-dial-timeout", Kind::Duration, "2s", DISCOVERY),
-    later("discovery-endpoints", Kind::Text, "", DISCOVERY),
-    later("discovery-fallback", Kind::Text, "exit", DISCOVERY),
-    later(
-        "discovery-insecure-skip-tls-verify",
-        Kind::Bool,
-        "false",
-        DISCOVERY,
-    ),
-    later(
-        "discovery-insecure-transport",
-        Kind::Bool,
-        "true",
-        DISCOVERY,
-    ),
-    later("discovery-keepalive-time", Kind::Duration, "2s", DISCOVERY),
-    later(
-        "discovery-keepalive-timeout",
-        Kind::Duration,
-        "6s",
-        DISCOVERY,
-    ),
-    later("discovery-key", Kind::Text, "", DISCOVERY),
-    later("discovery-password", Kind::Text, "", DISCOVERY),
-    later("discovery-request-timeout", Kind::Duration, "5s", DISCOVERY),
-    later("discovery-srv", Kind::Text, "", DISCOVERY),
-    later("discovery-srv-name", Kind::Text, "", DISCOVERY),
-    later("discovery-token", Kind::Text, "", DISCOVERY),
-    later("discovery-user", Kind::Text, "", DISCOVERY),
-    later(
-        "distributed-tracing-address",
-        Kind::Text,
-        "localhost:4317",
-        TRACING,
-    ),
-    later("distributed-tracing-instance-id", Kind::Text, "", TRACING),
-    later(
-        "distributed-tracing-sampling-rate",
-        Kind::Integer,
-        "0",
-        TRACING,
-    ),
-    later(
-        "distributed-tracing-service-name",
-        Kind::Text,
-        "etcd",
-        TRACING,
-    ),
-    later("downgrade-check-time", Kind::Duration, "5s", CLUSTER),
-    works(
-        "election-timeout",
-        Kind::Integer,
-        "1000",
-        "election timeout, milliseconds; also sets the shortest lease",
-    ),
-    later("enable-distributed-tracing", Kind::Bool, "false", TRACING),
-    later(
-        "enable-grpc-gateway",
-        Kind::Bool,
-        "true",
-        "the JSON gateway is not there yet, so it cannot be switched off",
-    ),
-    later("enable-log-rotation", Kind::Bool, "false", LOGGING),
-    later(
-        "enable-pprof",
-        Kind::Bool,
-        "false",
-        "there is no Go profiler to serve",
-    ),
-    later(
-        "feature-gates",
-        Kind::Text,
-        "",
-        "feature gates are not supported yet",
-    ),
-    later("force-new-cluster", Kind::Bool, "false", CLUSTER),
-    works(
-        "grpc-keepalive-interval",
-        Kind::Duration,
-        "2h",
-        "period of the server's own pings, 0 is off",
-    ),
-    works(
-        "grpc-keepalive-min-time",
-        Kind::Duration,
-        "5s",
-        "clients that ping more often are sent away",
-    ),
-    works(
-        "grpc-keepalive-timeout",
-        Kind::Duration,
-        "20s",
-        "wait for a ping's answer before closing",
-    ),
-    works(
-        "heartbeat-interval",
-        Kind::Integer,
-        "100",
-        "heartbeat interval, milliseconds",
-    ),
-    later("host-whitelist", Kind::Text, "*", HTTP),
-    works(
-        "initial-advertise-peer-urls",
-        Kind::Text,
-        "http://localhost:2380",
-        "URLs announced to peers; part of the member id",
-    ),
-    works(
-        "initial-cluster",
-        Kind::Text,
-        "",
-        "NAME=URL of this member (one member)",
-    ),
-    works(
-        "initial-cluster-state",
-        Kind::Text,
-        "new",
-        "new, or existing when the data directory is there",
-    ),
-    works(
-        "initial-cluster-token",
-        Kind::Text,
-        "etcd-cluster",
-        "salt of the member and cluster ids",
-    ),
-    later("initial-election-tick-advance", Kind::Bool, "true", CLUSTER),
-    later("key-file", Kind::Text, "", TLS),
-    later("listen-client-http-urls", Kind::Text, "", HTTP),
-    works(
-        "listen-client-urls",
-        Kind::Text,
-        "http://localhost:2379",
-        "client listeners (http:// or unix://)",
-    ),
-    works(
-        "listen-metrics-urls",
-        Kind::Text,
-        "",
-        "further listeners that answer /metrics, /health, /livez and /readyz and nothing else",
-    ),
-    works(
-        "listen-peer-urls",
-        Kind::Text,
-        "http://localhost:2380",
-        "peer listeners",
-    ),
-    later("log-format", Kind::Text, "json", LOGGING),
-    works(
-        "log-level",
-        Kind::Text,
-        "info",
-        "debug, info, warn, error, panic or fatal",
-    ),
-    works(
-        "log-outputs",
-        Kind::Text,
-        "default",
-        "default, stderr or stdout",
-    ),
-    later(
-        "log-rotation-config-json",
-        Kind::Text,
-        "{\"maxsize\":100,\"maxage\":0,\"maxbackups\":0,\"localtime\":false,\"compress\":false}",
-        LOGGING,
-    ),
-    later("logger", Kind::Text, "zap", LOGGING),
-    works(
-        "max-concurrent-streams",
-        Kind::Integer,
-        "4294967295",
-        "most open streams on one connection",
-    ),
-    later("max-learners", Kind::Integer, "1", CLUSTER),
-    works(
-        "max-request-bytes",
-        Kind::Integer,
-        "1572864",
-        "largest request, at most 10 MiB",
-    ),
-    later(
-        "max-snapshots",
-        Kind::Integer,
-        "5",
-        "there are no snapshot files",
-    ),
-    works(
-        "max-txn-ops",
-        Kind::Integer,
-        "128",
-        "most operations in a transaction",
-    ),
-    later(
-        "max-wals",
-        Kind::Integer,
-        "5",
-        "log segments are kept as long as they are needed",
-    ),
-    later("memory-mlock", Kind::Bool, "false", HTTP),
-    works(
-        "metrics",
-        Kind::Text,
-        "basic",
-        "basic or extensive: the latter adds how long calls take, by method",
-    ),
-    works("name", Kind::Text, "default", "human name of this member"),
-    later("peer-auto-tls", Kind::Bool, "false", TLS),
-    later("peer-cert-allowed-cn", Kind::Text, "", TLS),
-    later("peer-cert-allowed-hostname", Kind::Text, "", TLS),
-    later("peer-cert-file", Kind::Text, "", TLS),
-    later("peer-client-cert-auth", Kind::Bool, "false", TLS),
-    later("peer-client-cert-file", Kind::Text, "", TLS),
-    later("peer-client-key-file", Kind::Text, "", TLS),
-    later("peer-crl-file", Kind::Text, "", TLS),
-    later("peer-key-file", Kind::Text, "", TLS),
-    later(
-        "peer-skip-client-san-verification",
-        Kind::Bool,
-        "false",
-        TLS,
-    ),
-    later("peer-trusted-ca-file", Kind::Text, "", TLS),
-    later("pre-vote", Kind::Bool, "true", CLUSTER),
-    works(
-        "quota-backend-bytes",
-        Kind::Integer,
-        "0",
-        "size at which the NOSPACE alarm is raised; 0 is 2 GiB, negative is off",
-    ),
-    later("raft-read-timeout", Kind::Duration, "5s", CLUSTER),
-    later("raft-write-timeout", Kind::Duration, "5s", CLUSTER),
-    later("self-signed-cert-validity", Kind::Integer, "1", TLS),
-    later("snapshot-catchup-entries", Kind::Integer, "5000", CLUSTER),
-    later(
-        "snapshot-count",
-        Kind::Integer,
-        "10000",
-        "checkpoints are not taken by entry count",
-    ),
-    later("socket-reuse-address", Kind::Bool, "false", HTTP),
-    later("socket-reuse-port", Kind::Bool, "false", HTTP),
-    later("strict-reconfig-check", Kind::Bool, "true", CLUSTER),
-    later("tls-max-version", Kind::Text, "", TLS),
-    later("tls-min-version", Kind::Text, "TLS1.2", TLS),
-    later("trusted-ca-file", Kind::Text, "", TLS),
-    later(
-        "unsafe-no-fsync",
-        Kind::Bool,
-        "false",
-        "ringd never acknowledges what is not durable",
-    ),
-    later(
-        "v2-deprecation",
-        Kind::Text,
-        "write-only-drop-data",
-        "there is no v2 store",
-    ),
-    works("version", Kind::Bool, "false", "print the version and exit"),
-    later(
-        "wal-dir",
-        Kind::Text,
-        "",
-        "a log on its own device is not supported yet",
-    ),
-    later(
-        "warning-apply-duration",
-        Kind::Duration,
-        "100ms",
-        "the slow-request log is not supported yet",
-    ),
-    later(
-        "warning-unary-request-duration",
-        Kind::Duration,
-        "300ms",
-        "the slow-request log is not supported yet",
-    ),
-    works(
-        "watch-progress-notify-interval",
-        Kind::Duration,
-        "10m",
-        "period of watch progress notifications",
-    ),
-    ignored("cluster-active-size"),
-    ignored("cluster-remove-delay"),
-    ignored("cluster-sync-interval"),
-    ignored("config"),
-    ignored("force"),
-    ignored("max-result-buffer"),
-    ignored("max-retry-attempts"),
-    ignored("peer-heartbeat-interval"),
-    ignored("peer-election-timeout"),
-    ignored("retry-interval"),
-    ignored("snapshot"),
-    ignored("v"),
-    ignored("vv"),
-    ignored("f"),
-    removed("discovery", "etcd 3.7 has no v2 discovery"),
-    removed("discovery-proxy", "etcd 3.7 has no v2 discovery"),
-    removed("enable-v2", "etcd 3.7 has no v2 API"),
-    removed("proxy", "etcd 3.7 has no v2 proxy"),
-    removed("proxy-dial-timeout", "etcd 3.7 has no v2 proxy"),
-    removed("proxy-failure-wait", "etcd 3.7 has no v2 proxy"),
-    removed("proxy-read-timeout", "etcd 3.7 has no v2 proxy"),
-    removed("proxy-refresh-interval", "etcd 3.7 has no v2 proxy"),
-    removed("proxy-write-timeout", "etcd 3.7 has no v2 proxy"),
-    works(
-        "io-driver",
-        Kind::Text,
-        "auto",
-        "ringd: auto, io_uring or fallback (epoll and threads)",
-    ),
-    works(
-        "cores",
-        Kind::Text,
-        "auto",
-        "ringd: cores to use, 1 to 64; auto: the processors that the process may use, up to 16",
-    ),
-    works(
-        "placement",
-        Kind::Text,
-        "load",
-        "ringd: shards over cores: load (spread when one core is busy), gathered, spread, or random (for tests)",
-    ),
-    works(
-        "scrub-interval",
-        Kind::Duration,
-        "24h",
-        "ringd: everything is read once in this time in search of damage; 0 is never",
-    ),
-    works(
-        "page-cache-bytes",
-        Kind::Integer,
-        "0",
-        "ringd: tree pages in memory; 0 is half of the memory",
-    ),
-    works(
-        "value-cache-bytes",
-        Kind::Integer,
-        "0",
-        "ringd: values in memory that were read back; 0 is an eighth of the memory",
-    ),
-    works(
-        "event-tail-bytes",
-        Kind::Integer,
-        "0",
-        "ringd, for tests: newest events in memory; 0 is 24 MiB",
-    ),
-    works(
-        "event-segment-bytes",
-        Kind::Integer,
-        "0",
-        "ringd, for tests: longest event segment; 0 is 64 MiB",
-    ),
-    works(
-        "log-segment-bytes",
-        Kind::Integer,
-        "0",
-        "ringd, for tests: length of a log segment; 0 is 32 MiB",
-    ),
-    works(
-        "checkpoint-requests",
-        Kind::Integer,
-        "0",
-        "ringd, for tests: changes and changeless requests between two checkpoints; 0 is 250000",
-    ),
-    works(
-        "checkpoint-log-bytes",
-        Kind::Integer,
-        "0",
-        "ringd, for tests: log between two checkpoints; 0 follows the memory",
+    (
+        "discovery-config.client.auth.token",
+        "discovery is not supported yet",
     ),
 ];
 
@@ -537,14 +201,27 @@ pub fn find(name: &str) -> Option<&'static Flag> {
     FLAGS.iter().find(|flag| flag.name == name)
 }
 
+/// The row with this key in the configuration file.
+pub fn find_key(key: &str) -> Option<&'static Flag> {
+    FLAGS.iter().find(|flag| flag.file_key() == Some(key))
+}
+
 /// The known flag nearest to a name that is not known, if one is near enough to be meant.
 pub fn nearest(name: &str) -> Option<&'static str> {
-    FLAGS
-        .iter()
-        .map(|flag| (distance(name, flag.name), flag.name))
+    nearest_of(name, FLAGS.iter().map(|flag| flag.name))
+}
+
+/// The same for keys of the configuration file.
+pub fn nearest_key(key: &str) -> Option<&'static str> {
+    nearest_of(key, FLAGS.iter().filter_map(Flag::file_key))
+}
+
+fn nearest_of(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    known
+        .map(|known| (distance(name, known), known))
         .min()
         .filter(|(distance, _)| *distance <= 1 + name.len() / 3)
-        .map(|(_, name)| name)
+        .map(|(_, known)| known)
 }
 
 /// Levenshtein distance in bytes; flag names are ASCII.
@@ -567,12 +244,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_unique() {
-        let mut names: Vec<_> = FLAGS.iter().map(|flag| flag.name).collect();
-        names.sort_unstable();
-        let before = names.len();
-        names.dedup();
-        assert_eq!(names.len(), before);
+    fn names_and_keys_are_unique() {
+        let unique = |mut names: Vec<&str>| {
+            names.sort_unstable();
+            let before = names.len();
+            names.dedup();
+            assert_eq!(names.len(), before);
+        };
+        unique(FLAGS.iter().map(|flag| flag.name).collect());
+        let only = FILE_ONLY.iter().map(|(key, _)| *key);
+        unique(
+            FLAGS
+                .iter()
+                .filter_map(Flag::file_key)
+                .chain(only)
+                .collect(),
+        );
     }
 
     #[test]
@@ -580,5 +267,8 @@ mod tests {
         assert_eq!(nearest("data-dirr"), Some("data-dir"));
         assert_eq!(nearest("listen-client-url"), Some("listen-client-urls"));
         assert_eq!(nearest("qqqqqqqqqq"), None);
+        assert_eq!(nearest_key("data_dir"), Some("data-dir"));
+        let key = nearest_key("client-transport-security.cert");
+        assert_eq!(key, Some("client-transport-security.cert-file"));
     }
 }

@@ -1,22 +1,34 @@
-//! Configuration: etcd's flags and `ETCD_*` variables, checked as a whole before anything is touched.
+//! Configuration: etcd's flags, `ETCD_*` variables and configuration file, checked as a whole before anything is
+//! touched.
 //!
 //! Grammar as Go's flag package: one or two dashes, `=` or a separate argument, booleans without
-//! one. A flag and its variable at the same time are refused, as etcd does.
+//! one. A flag and its variable at the same time are refused, as etcd does; a configuration file replaces both.
+//!
+//! Reading order: [`flags`] and [`table`] (what there is), [`file`] (the file's language), `values` (where values
+//! come from), this module (what they have to be), [`text`] (what is shown of it).
 
 pub mod compaction;
 pub mod duration;
+pub mod file;
 pub mod flags;
+pub mod gates;
+pub mod logs;
 pub mod sizes;
+pub mod surroundings;
+pub mod table;
+pub mod text;
 pub mod url;
+mod values;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use compaction::AutoCompaction;
-use flags::{FLAGS, Flag, Kind, Support};
+pub use logs::{LogFormat, LogLevel, LogOptions, LogOutput, Rotation};
 pub use sizes::Sizes;
 use url::Url;
+use values::Values;
 
 use crate::cores::CORES_MAX;
 use crate::cores::placement::Placement;
@@ -25,6 +37,8 @@ use crate::cores::placement::Placement;
 pub const REQUEST_BYTES_LIMIT: u64 = 10 << 20;
 /// Quota when `--quota-backend-bytes` is 0.
 pub const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
+/// `--warning-unary-request-duration` when it is 0, as in etcd.
+const SLOW_CALL_DEFAULT: Duration = Duration::from_millis(300);
 const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(50);
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 const SCRUB_INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -49,30 +63,6 @@ pub enum MetricsDetail {
     Basic,
     /// Also how long calls take, by method.
     Extensive,
-}
-
-/// Severity below which log lines are dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LogLevel {
-    /// Everything.
-    Debug,
-    /// The default.
-    Info,
-    /// Something to look at.
-    Warn,
-    /// Something failed.
-    Error,
-    /// Only the last words.
-    Fatal,
-}
-
-/// Where log lines go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogOutput {
-    /// Standard error.
-    Stderr,
-    /// Standard output.
-    Stdout,
 }
 
 /// A checked configuration of one member.
@@ -120,10 +110,12 @@ pub struct Config {
     pub keepalive_interval: Duration,
     /// Wait for a ping's answer.
     pub keepalive_timeout: Duration,
-    /// Severity below which lines are dropped.
-    pub log_level: LogLevel,
-    /// Where log lines go.
-    pub log_output: LogOutput,
+    /// What is logged, how, and where to.
+    pub log: LogOptions,
+    /// A request that is longer than this in being committed and applied, or read, is logged.
+    pub slow_apply: Duration,
+    /// A call that takes longer from its arrival to its answer is logged.
+    pub slow_call: Duration,
     /// The reactor's driver.
     pub io_driver: IoDriver,
     /// Cores to run on; none: as many as the process may use, which the binary finds out.
@@ -136,8 +128,19 @@ pub struct Config {
     pub scrub_interval: Duration,
     /// Memory that the process may use, in bytes: no flag, the binary finds out. 0 is unknown.
     pub memory_bytes: u64,
-    /// Things worth a warning in the log: ignored flags, unknown variables.
-    pub warnings: Vec<String>,
+    /// What the log should say about the configuration: where it comes from, what has no effect.
+    pub notices: Vec<Notice>,
+}
+
+/// A line for the log, which is not there yet when the configuration is read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Notice {
+    /// Severity.
+    pub level: LogLevel,
+    /// Message.
+    pub message: String,
+    /// Names and values.
+    pub fields: Vec<(&'static str, serde_json::Value)>,
 }
 
 /// What the command line asks for.
@@ -163,7 +166,7 @@ impl std::fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// Reads arguments (without the program's name) and the environment.
+/// Reads arguments (without the program's name), the environment, and the configuration file that one of them names.
 ///
 /// # Errors
 /// Every mistake at once.
@@ -176,216 +179,58 @@ pub fn parse(
     if values.help {
         return Ok(Request::Help);
     }
-    if values
-        .given
-        .get("version")
-        .is_some_and(|value| value == "true")
-    {
+    if values.boolean("version") {
         return Ok(Request::Version);
     }
-    values.read_environment(environment);
-    values.refuse_unsupported();
+    match config_file(&values, environment) {
+        None => values.read_environment(environment),
+        Some(path) => match read_file(Path::new(&path)) {
+            Ok(text) => values.read_file(&path, &text),
+            Err(error) => values.errors.push(error),
+        },
+    }
+    values.check_support();
     let config = values.into_config()?;
     Ok(Request::Serve(Box::new(config)))
 }
 
-/// Flag values as text, with the mistakes found so far.
-#[derive(Default)]
-struct Values {
-    given: BTreeMap<&'static str, String>,
-    help: bool,
-    errors: Vec<String>,
-    warnings: Vec<String>,
+/// The path that the flag or else the variable names.
+fn config_file(values: &Values, environment: &[(String, String)]) -> Option<String> {
+    let flag = Some(values.text("config-file")).filter(|path| !path.is_empty());
+    flag.or_else(|| {
+        let variable = environment
+            .iter()
+            .find(|(name, _)| name == "ETCD_CONFIG_FILE");
+        variable
+            .map(|(_, path)| path.clone())
+            .filter(|path| !path.is_empty())
+    })
+}
+
+fn read_file(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let mut bytes = Vec::new();
+    let limit = file::FILE_BYTES_MAX as u64 + 1;
+    let read = std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
+    read.map_err(|error: io::Error| format!("cannot read --config-file={shown}: {error}"))?;
+    if bytes.len() > file::FILE_BYTES_MAX {
+        let most = file::FILE_BYTES_MAX;
+        return Err(format!(
+            "--config-file={shown} is longer than {most} bytes: is it a configuration?"
+        ));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        format!("--config-file={shown} is not text (UTF-8): the byte at offset {good} is wrong")
+    })
 }
 
 impl Values {
-    fn read_arguments(&mut self, arguments: &[String]) {
-        let mut rest = arguments.iter().peekable();
-        while let Some(argument) = rest.next() {
-            let Some(body) = argument
-                .strip_prefix("--")
-                .or_else(|| argument.strip_prefix('-'))
-            else {
-                self.errors
-                    .push(format!("'{argument}' is not a valid flag"));
-                continue;
-            };
-            let (name, inline) = match body.split_once('=') {
-                Some((name, value)) => (name, Some(value.to_owned())),
-                None => (body, None),
-            };
-            if matches!(name, "h" | "help") {
-                self.help = true;
-                continue;
-            }
-            let Some(flag) = flags::find(name) else {
-                self.errors.push(unknown_flag(name));
-                // A value that belongs to the unknown flag is not a mistake of its own.
-                if inline.is_none() && rest.peek().is_some_and(|next| !next.starts_with('-')) {
-                    rest.next();
-                }
-                continue;
-            };
-            let value = match (inline, flag.kind) {
-                (Some(value), _) => Some(value),
-                (None, Kind::Bool) => Some("true".to_owned()),
-                (None, _) => rest.next().cloned(),
-            };
-            match value {
-                Some(value) => self.set(flag, value),
-                None => self
-                    .errors
-                    .push(format!("flag needs an argument: --{name}")),
-            }
-        }
-    }
-
-    fn set(&mut self, flag: &'static Flag, value: String) {
-        let value = if flag.kind == Kind::Bool {
-            match value.as_str() {
-                "1" | "t" | "T" | "true" | "TRUE" | "True" => "true".to_owned(),
-                "0" | "f" | "F" | "false" | "FALSE" | "False" => "false".to_owned(),
-                _ => {
-                    self.errors.push(format!(
-                        "invalid boolean value {value:?} for --{} (true or false)",
-                        flag.name
-                    ));
-                    return;
-                }
-            }
-        } else {
-            value
-        };
-        self.given.insert(flag.name, value);
-    }
-
-    fn read_environment(&mut self, environment: &[(String, String)]) {
-        for (variable, value) in environment {
-            let Some(tail) = variable.strip_prefix("ETCD_") else {
-                continue;
-            };
-            if matches!(tail, "VERSION" | "UNSUPPORTED_ARCH") {
-                continue;
-            }
-            let name = tail.to_ascii_lowercase().replace('_', "-");
-            let Some(flag) = flags::find(&name) else {
-                self.warnings.push(format!(
-                    "unrecognized environment variable {variable}={value}"
-                ));
-                continue;
-            };
-            if self.given.contains_key(flag.name) {
-                self.errors.push(format!(
-                    "conflicting environment variable {variable:?} is shadowed by corresponding \
-                     command-line flag (either unset environment variable or disable flag)"
-                ));
-                continue;
-            }
-            self.set(flag, value.clone());
-        }
-    }
-
-    fn refuse_unsupported(&mut self) {
-        let mut errors = Vec::new();
-        for (name, value) in &self.given {
-            let Some(flag) = flags::find(name) else {
-                continue;
-            };
-            match flag.support {
-                Support::Works => {}
-                Support::IgnoredByEtcd => self.warnings.push(format!(
-                    "--{name} is a legacy flag without effect, as in etcd"
-                )),
-                Support::Removed(instead) => errors.push(format!("--{name}: {instead}")),
-                Support::DefaultOnly(why) => {
-                    if !same_value(flag, value) {
-                        errors.push(format!(
-                            "--{name}={value} is refused: {why} (only the default {:?} passes)",
-                            flag.default
-                        ));
-                    }
-                }
-            }
-        }
-        self.errors.extend(errors);
-    }
-
-    fn text(&self, name: &str) -> String {
-        match self.given.get(name) {
-            Some(value) => value.clone(),
-            None => flags::find(name)
-                .map(|flag| flag.default.to_owned())
-                .unwrap_or_default(),
-        }
-    }
-
-    fn integer(&mut self, name: &str, allowed: std::ops::RangeInclusive<i64>) -> i64 {
-        let text = self.text(name);
-        match text.parse::<i64>() {
-            Ok(value) if allowed.contains(&value) => value,
-            Ok(value) => {
-                self.errors.push(format!(
-                    "--{name}={value} is out of range ({}..={})",
-                    allowed.start(),
-                    allowed.end()
-                ));
-                *allowed.start()
-            }
-            Err(_) => {
-                self.errors.push(format!(
-                    "invalid value {text:?} for --{name}: not an integer"
-                ));
-                *allowed.start()
-            }
-        }
-    }
-
-    fn duration(&mut self, name: &str) -> Duration {
-        let text = self.text(name);
-        duration::parse_duration(&text).unwrap_or_else(|error| {
-            self.errors.push(format!("--{name}: {error}"));
-            Duration::ZERO
-        })
-    }
-
-    fn urls(&mut self, name: &str) -> Vec<Url> {
-        let text = self.text(name);
-        url::parse_list(&text).unwrap_or_else(|error| {
-            self.errors.push(format!("--{name}: {error}"));
-            Vec::new()
-        })
-    }
-
-    /// URLs of a listener: each has to name an address of this machine.
-    fn listeners(&mut self, name: &str) -> Vec<Url> {
-        let urls = self.urls(name);
-        for url in &urls {
-            if let Err(error) = url.endpoint() {
-                self.errors.push(format!("--{name}: {error}"));
-            }
-        }
-        urls
-    }
-
-    fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> T {
-        let text = self.text(name);
-        match choices.iter().find(|(label, _)| *label == text) {
-            Some((_, value)) => *value,
-            None => {
-                let labels: Vec<_> = choices.iter().map(|(label, _)| *label).collect();
-                self.errors.push(format!(
-                    "--{name}={text} is not one of {}",
-                    labels.join(", ")
-                ));
-                choices[0].1
-            }
-        }
-    }
-
     fn into_config(mut self) -> Result<Config, ConfigErrors> {
         let name = self.text("name");
-        if self.given.contains_key("listen-client-urls")
-            && !self.given.contains_key("advertise-client-urls")
+        if self.is_given("listen-client-urls")
+            && !self.is_given("advertise-client-urls")
+            && !self.has_file()
         {
             self.errors.push(
                 "--advertise-client-urls is required when --listen-client-urls is set explicitly"
@@ -440,26 +285,12 @@ impl Values {
             keepalive_min_time: self.duration("grpc-keepalive-min-time"),
             keepalive_interval: self.duration("grpc-keepalive-interval"),
             keepalive_timeout: self.duration("grpc-keepalive-timeout"),
-            log_level: self.choice(
-                "log-level",
-                &[
-                    ("info", LogLevel::Info),
-                    ("debug", LogLevel::Debug),
-                    ("warn", LogLevel::Warn),
-                    ("error", LogLevel::Error),
-                    ("dpanic", LogLevel::Fatal),
-                    ("panic", LogLevel::Fatal),
-                    ("fatal", LogLevel::Fatal),
-                ],
-            ),
-            log_output: self.choice(
-                "log-outputs",
-                &[
-                    ("default", LogOutput::Stderr),
-                    ("stderr", LogOutput::Stderr),
-                    ("stdout", LogOutput::Stdout),
-                ],
-            ),
+            log: self.log(),
+            slow_apply: self.duration("warning-apply-duration"),
+            slow_call: match self.duration("warning-unary-request-duration") {
+                Duration::ZERO => SLOW_CALL_DEFAULT,
+                duration => duration,
+            },
             io_driver: self.choice(
                 "io-driver",
                 &[
@@ -473,7 +304,7 @@ impl Values {
             sizes: self.sizes(max_request_bytes as u64),
             scrub_interval: self.scrub_interval(),
             memory_bytes: 0,
-            warnings: std::mem::take(&mut self.warnings),
+            notices: std::mem::take(&mut self.notices),
             name,
         };
         if self.errors.is_empty() {
@@ -489,23 +320,24 @@ impl Values {
         if text.is_empty() {
             return;
         }
+        let label = self.label("initial-cluster");
         let mut urls = Vec::new();
         for pair in text.split(',') {
             let Some((member, url)) = pair.split_once('=') else {
                 self.errors
-                    .push(format!("--initial-cluster: {pair:?} is not NAME=URL"));
+                    .push(format!("{label}: {pair:?} is not NAME=URL"));
                 return;
             };
             if member.trim() != name {
                 self.errors.push(format!(
-                    "--initial-cluster names the member {member:?} beside {name:?}: \
+                    "{label} names the member {member:?} beside {name:?}: \
                      clusters of several members are not supported yet"
                 ));
                 return;
             }
             match Url::parse(url) {
                 Ok(url) => urls.push(url),
-                Err(error) => self.errors.push(format!("--initial-cluster: {error}")),
+                Err(error) => self.errors.push(format!("{label}: {error}")),
             }
         }
         let matched = urls.len() == advertised.len()
@@ -514,7 +346,7 @@ impl Values {
                 .all(|url| advertised.iter().any(|other| other.same_place(url)));
         if self.errors.is_empty() && !matched {
             self.errors.push(format!(
-                "--initial-cluster={text} does not match --initial-advertise-peer-urls={}",
+                "{label}={text} does not match --initial-advertise-peer-urls={}",
                 self.text("initial-advertise-peer-urls")
             ));
         }
@@ -538,6 +370,14 @@ impl Values {
         let mode = self.text("auto-compaction-mode");
         let retention = self.text("auto-compaction-retention");
         compaction::parse(&mode, &retention).unwrap_or_else(|error| {
+            let (mode, retention) = (
+                self.label("auto-compaction-mode"),
+                self.label("auto-compaction-retention"),
+            );
+            let error = match mode.starts_with("--") && retention.starts_with("--") {
+                true => error,
+                false => format!("{error} (from {mode} and {retention})"),
+            };
             self.errors.push(error);
             None
         })
@@ -546,8 +386,9 @@ impl Values {
     fn progress_interval(&mut self) -> Duration {
         let interval = self.duration("watch-progress-notify-interval");
         if interval < PROGRESS_INTERVAL_MIN {
+            let label = self.label("watch-progress-notify-interval");
             self.errors.push(format!(
-                "--watch-progress-notify-interval={interval:?} is below {PROGRESS_INTERVAL_MIN:?}"
+                "{label}={interval:?} is below {PROGRESS_INTERVAL_MIN:?}"
             ));
         }
         interval
@@ -562,105 +403,37 @@ impl Values {
         let cores = text.parse::<u16>().ok();
         let cores = cores.filter(|cores| (1..=CORES_MAX).contains(cores));
         if cores.is_none() {
+            let label = self.label("cores");
             self.errors.push(format!(
-                "--cores={text} is neither auto nor a number from 1 to {CORES_MAX}"
+                "{label}={text} is neither auto nor a number from 1 to {CORES_MAX}"
             ));
         }
         cores
     }
 
     fn placement(&mut self) -> Placement {
-        let text = self.text("placement");
-        match text.as_str() {
-            "load" => Placement::ByLoad,
-            "gathered" => Placement::Gathered,
-            "spread" => Placement::Spread,
-            "random" => Placement::Random {
-                pause_max: RANDOM_PLACEMENT_PAUSE_MAX,
-            },
-            _ => {
-                self.errors.push(format!(
-                    "--placement={text} is not one of load, gathered, spread, random"
-                ));
-                Placement::default()
-            }
-        }
+        let random = Placement::Random {
+            pause_max: RANDOM_PLACEMENT_PAUSE_MAX,
+        };
+        let choices = [
+            ("load", Placement::ByLoad),
+            ("gathered", Placement::Gathered),
+            ("spread", Placement::Spread),
+            ("random", random),
+        ];
+        self.choice("placement", &choices)
     }
 
     fn scrub_interval(&mut self) -> Duration {
         let interval = self.duration("scrub-interval");
         if !interval.is_zero() && interval < SCRUB_INTERVAL_MIN {
+            let label = self.label("scrub-interval");
             self.errors.push(format!(
-                "--scrub-interval={interval:?} is below {SCRUB_INTERVAL_MIN:?}; 0 is never"
+                "{label}={interval:?} is below {SCRUB_INTERVAL_MIN:?}; 0 is never"
             ));
         }
         interval
     }
-}
-
-fn unknown_flag(name: &str) -> String {
-    if let Some(experimental) = name.strip_prefix("experimental-") {
-        return match flags::find(experimental) {
-            Some(flag) => format!(
-                "flag provided but not defined: --{name} (etcd 3.7 has no experimental flags; it is \
-                 now --{})",
-                flag.name
-            ),
-            None => format!(
-                "flag provided but not defined: --{name} (etcd 3.7 has no experimental flags)"
-            ),
-        };
-    }
-    match flags::nearest(name) {
-        Some(near) => {
-            format!("flag provided but not defined: --{name} (did you mean --{near}?)")
-        }
-        None => format!("flag provided but not defined: --{name} (see --help)"),
-    }
-}
-
-/// Whether `value` means the same as the flag's default.
-fn same_value(flag: &Flag, value: &str) -> bool {
-    if value == flag.default {
-        return true;
-    }
-    match flag.kind {
-        Kind::Integer => match (value.parse::<i64>(), flag.default.parse::<i64>()) {
-            (Ok(value), Ok(default)) => value == default,
-            _ => false,
-        },
-        Kind::Duration => {
-            let parse = |text| duration::parse_duration(text).ok();
-            parse(value).is_some() && parse(value) == parse(flag.default)
-        }
-        Kind::Bool | Kind::Text => false,
-    }
-}
-
-/// The text of `--help`.
-pub fn help() -> String {
-    let mut text = String::from(
-        "ringd: a durable, strongly consistent key-value store that speaks etcd's v3 API\n\n\
-         usage:\n  ringd [flags]                      run a node (no flags: loopback, ports 2379 and 2380)\n  \
-         ringd inspect [--json] DATA-DIR    show superblock and log of a stopped node\n  \
-         ringd salvage DATA-DIR             accept a loss that a start refused, by name\n  \
-         ringd --version\n\n\
-         Every flag has its variable: --data-dir is ETCD_DATA_DIR.\n\nflags:\n",
-    );
-    for flag in FLAGS.iter().filter(|flag| flag.support == Support::Works) {
-        let default = if flag.default.is_empty() {
-            String::new()
-        } else {
-            format!(" [{}]", flag.default)
-        };
-        text.push_str(&format!("  --{:<32} {}{default}\n", flag.name, flag.help));
-    }
-    text.push_str(
-        "\nexamples:\n  ringd --data-dir /var/lib/ringd\n  \
-         ringd --listen-client-urls http://127.0.0.1:0 --advertise-client-urls http://127.0.0.1:0\n  \
-         etcdctl --endpoints 127.0.0.1:2379 put greeting hello\n",
-    );
-    text
 }
 
 #[cfg(test)]

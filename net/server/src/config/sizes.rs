@@ -90,8 +90,9 @@ impl super::Values {
         let bytes = self.segment_bytes("log-segment-bytes", 4 << 20)?;
         let least = ENTRY_BYTES + 2 * request_bytes_max;
         if bytes < least {
+            let label = self.label("log-segment-bytes");
             self.errors.push(format!(
-                "--log-segment-bytes={bytes} is below {least}: an entry with a request of \
+                "{label}={bytes} is below {least}: an entry with a request of \
                  --max-request-bytes={request_bytes_max} has to fit"
             ));
         }
@@ -102,8 +103,9 @@ impl super::Values {
     fn segment_bytes(&mut self, name: &str, least: i64) -> Option<u64> {
         let bytes = self.size(name, least, SEGMENT_BYTES_MAX)?;
         if bytes % BLOCK_BYTES != 0 {
+            let label = self.label(name);
             self.errors.push(format!(
-                "--{name}={bytes} is not a multiple of {BLOCK_BYTES}"
+                "{label}={bytes} is not a multiple of {BLOCK_BYTES}"
             ));
         }
         Some(bytes)

@@ -46,11 +46,17 @@ fn go_grammar() {
     )
     .unwrap();
     assert_eq!(config.name, "a");
-    assert_eq!(config.log_level, LogLevel::Warn);
+    assert_eq!(config.log.level, LogLevel::Warn);
     assert_eq!(config.quota_bytes, Some(8_589_934_592));
     assert_eq!(config.max_txn_ops, 256);
     assert_eq!(config.watch_progress_interval, Duration::from_secs(1));
-    assert_eq!(config.warnings.len(), 1);
+    let messages = config.notices.iter().map(|notice| notice.message.as_str());
+    let expected = [
+        "recognized and used environment variable",
+        "cannot set special environment variable",
+        "unrecognized environment variable",
+    ];
+    assert_eq!(messages.collect::<Vec<_>>(), expected);
 }
 
 #[test]
@@ -225,4 +231,191 @@ fn version_and_help_win_over_mistakes() {
         parse(&arguments("-h --nope"), &[]),
         Ok(Request::Help)
     ));
+}
+
+/// A configuration file that is deleted at the end.
+struct TemporaryFile(PathBuf);
+
+impl TemporaryFile {
+    fn new(name: &str, bytes: impl AsRef<[u8]>) -> TemporaryFile {
+        let path = std::env::temp_dir().join(format!("ringd-{name}-{}.yaml", std::process::id()));
+        std::fs::write(&path, bytes).unwrap();
+        TemporaryFile(path)
+    }
+
+    fn serve(&self, environment: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+        serve(&format!("--config-file {}", self.0.display()), environment)
+    }
+
+    /// The mistakes, without the folder.
+    fn mistakes(&self) -> Vec<String> {
+        let folder = format!("{}/", self.0.parent().unwrap().display());
+        let name = self.0.file_name().unwrap().to_string_lossy().into_owned();
+        let errors = self.serve(&[]).unwrap_err().0.into_iter();
+        errors
+            .map(|error| error.replace(&folder, "").replace(&name, "FILE"))
+            .collect()
+    }
+}
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).ok();
+    }
+}
+
+#[test]
+fn a_file_replaces_flags_and_variables() {
+    let text = "name: from-file\nlisten-client-urls: http://127.0.0.1:7\nwatch-progress-notify-interval: 2000000000\n\
+                auto-compaction-retention: 1h\nlog-outputs: [stderr, stdout]\ncores: 2\npeer-transport-security:\n\
+                  auto-tls: false\nclient-transport-security:\nproxy: 'off'\nquota-backend-bytes: 7000\nsnapshot-count: 77\n";
+    let text = text.replace("auto-tls", "  auto-tls");
+    let file = TemporaryFile::new("replaces", text);
+    let line = format!("--data-dir /elsewhere --config-file={}", file.0.display());
+    let config = serve(&line, &[("ETCD_MAX_TXN_OPS", "7"), ("ETCD_NOPE", "1")]).unwrap();
+    assert_eq!(config.name, "from-file");
+    assert_eq!(config.data_dir, PathBuf::from("from-file.etcd"));
+    assert_eq!(config.max_txn_ops, 128);
+    assert_eq!(config.watch_progress_interval, Duration::from_secs(2));
+    assert_eq!(config.quota_bytes, Some(7000));
+    assert_eq!(config.cores, Some(2));
+    assert_eq!(config.log.outputs, [LogOutput::Stderr, LogOutput::Stdout]);
+    // As in etcd the advertised URLs keep their default.
+    assert_eq!(
+        config.advertise_client_urls[0].as_str(),
+        "http://localhost:2379"
+    );
+    let told = format!("{:?}", config.notices);
+    for part in [
+        "data-dir",
+        "etcd 3.7 does not know this key",
+        "a flag has no effect here",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let path = file.0.to_string_lossy();
+    let by_variable = serve("", &[("ETCD_CONFIG_FILE", &path), ("ETCD_NAME", "b")]).unwrap();
+    assert_eq!(by_variable.name, "from-file");
+}
+
+#[test]
+fn mistakes_in_a_file_name_line_key_value_and_what_is_allowed() {
+    let text = "max-txn-ops: many\n\nheartbeat-interval: -1\npre-vote: perhaps\ndata_dir: x\n\
+                client-transport-security:\n  cert-file: /x\n  certfile: /x\nlog-level: loud\n\
+                listen-client-urls: https://127.0.0.1:1,http://example.org:2\nname: [a]\n\
+                watch-progress-notify-interval: 3 parsecs\nexperimental-memory-mlock: true\n\
+                client-transport-security.allowed-cn: x\ncores: 99\nfeature-gates: Nope=true\n";
+    let file = TemporaryFile::new("mistakes", text);
+    let mistakes = file.mistakes();
+    let expected = [
+        "FILE:4: pre-vote (true or false)",
+        "FILE:5: unknown key data_dir (did you mean data-dir?)",
+        "FILE:8: unknown key client-transport-security.certfile (did you mean client-transport-security.cert-file?)",
+        "FILE:11: name takes one value, not a list",
+        "FILE:13: unknown key experimental-memory-mlock (etcd 3.7 has no experimental flags; it is now --memory-mlock)",
+        "FILE:14: client-transport-security.allowed-cn is refused: TLS",
+        "FILE:7: client-transport-security.cert-file=/x is refused: TLS",
+        "FILE:16: feature-gates: unrecognized feature gate: Nope",
+        "FILE:3: heartbeat-interval=-1 is out of range (1..=",
+        "URL \"https://127.0.0.1:1\": TLS",
+        "FILE:10: listen-client-urls: expected IP in URL for binding (http://example.org:2)",
+        "invalid value \"many\" for FILE:1: max-txn-ops: not an integer (1..=65536)",
+        "FILE:12: watch-progress-notify-interval: ",
+        "FILE:9: log-level=loud is not one of info, debug, warn",
+        "FILE:15: cores=99",
+    ];
+    for part in expected {
+        let told = mistakes
+            .iter()
+            .filter(|mistake| mistake.contains(part))
+            .count();
+        assert_eq!(told, 1, "{part}:\n{}", mistakes.join("\n"));
+    }
+}
+
+#[test]
+fn files_that_are_none() {
+    for (bytes, part) in [
+        (&b"name: [a\n"[..], "FILE:"),
+        (b"\xff\xfename", "is not text (UTF-8): the byte at offset 0"),
+        (b"a text", "FILE:1: the file has to hold KEY: VALUE lines"),
+        (
+            b"name: a\nname: b\n",
+            "FILE:2: name stands in line 1 already",
+        ),
+        (
+            &vec![b'#'; file::FILE_BYTES_MAX + 1],
+            "longer than 1048576 bytes",
+        ),
+    ] {
+        let file = TemporaryFile::new("none", bytes);
+        let mistakes = file.mistakes();
+        assert!(mistakes[0].contains(part), "{mistakes:?}");
+    }
+    refused(
+        "--config-file /nonexistent",
+        "cannot read --config-file=/nonexistent",
+    );
+    refused("--config-file /tmp", "cannot read --config-file=/tmp");
+}
+
+#[test]
+fn flags_without_effect_have_to_be_well_formed() {
+    let line =
+        "--snapshot-count 5 --pre-vote=false --backend-bbolt-freelist-type array --max-wals=0";
+    let config = serve(line, &[]).unwrap();
+    assert_eq!(config.notices.len(), 4, "{:?}", config.notices);
+    for (line, part) in [
+        ("--snapshot-count -5", "out of range"),
+        ("--backend-batch-interval 5", "unit"),
+        (
+            "--backend-bbolt-freelist-type list",
+            "not one of array, map",
+        ),
+        ("--max-learners few", "not an integer"),
+    ] {
+        refused(line, part);
+    }
+}
+
+#[test]
+fn passwords_are_not_shown() {
+    let errors = serve("--discovery-password hunter2", &[]).unwrap_err();
+    assert!(!errors.to_string().contains("hunter2"), "{errors}");
+}
+
+#[test]
+fn the_log() {
+    let config = serve("", &[]).unwrap();
+    assert_eq!(config.log.outputs, [LogOutput::Stderr]);
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.log.rotation, None);
+    let line = "--log-outputs stdout,/x/y.log --log-format console --log-level debug --enable-log-rotation";
+    let log = serve(line, &[]).unwrap().log;
+    let file = LogOutput::File(PathBuf::from("/x/y.log"));
+    assert_eq!(log.outputs, [LogOutput::Stdout, file]);
+    assert_eq!(
+        (log.format, log.level),
+        (LogFormat::Console, LogLevel::Debug)
+    );
+    assert!(log.rotation.is_some());
+    for (line, part) in [
+        ("--log-outputs default,stdout", "default stands alone"),
+        ("--log-outputs systemd/journal", "write to stderr"),
+        ("--log-outputs=", "empty"),
+        ("--log-format xml", "not one of json, console"),
+        ("--log-level loud", "not one of info"),
+        ("--logger capnslog", "not one of zap"),
+        ("--enable-log-rotation", "exactly one file"),
+        (
+            "--enable-log-rotation --log-outputs a,b",
+            "exactly one file",
+        ),
+        (
+            "--enable-log-rotation --log-outputs a --log-rotation-config-json {",
+            "log-rotation-config-json",
+        ),
+    ] {
+        refused(line, part);
+    }
 }

@@ -147,14 +147,6 @@ impl Url {
     }
 }
 
-/// Parses a comma-separated list; at least one URL.
-///
-/// # Errors
-/// As [`Url::parse`].
-pub fn parse_list(text: &str) -> Result<Vec<Url>, String> {
-    text.split(',').map(Url::parse).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::config::url::{self, Url};
+use crate::config::url::Url;
 use crate::exit::Exit;
 use crate::identity::Identity;
 
@@ -174,7 +174,9 @@ fn bump(text: Option<&str>, mark_compacted: bool) -> Result<Option<i64>, Exit> {
 }
 
 fn parse_urls(flag: &str, text: &str) -> Result<Vec<Url>, Exit> {
-    url::parse_list(text).map_err(|what| Exit::config(format!("{flag}={text}: {what}")))
+    let urls = text.split(',').map(Url::parse);
+    urls.collect::<Result<_, _>>()
+        .map_err(|what| Exit::config(format!("{flag}={text}: {what}")))
 }
 
 /// The cluster has to be this member, at its peer URLs.
