@@ -92,7 +92,8 @@ fn check_config(arguments: &[String]) -> Result<(), Exit> {
                     .collect();
                 println!("note: {} ({})", notice.message, fields.join(", "));
             }
-            surroundings::check(&config)
+            let problems = surroundings::check(&config).into_iter();
+            problems.map(|problem| problem.message).collect()
         }
         Ok(Request::Help | Request::Version) => Vec::new(),
         Err(errors) => errors.0,
@@ -107,7 +108,22 @@ fn check_config(arguments: &[String]) -> Result<(), Exit> {
     })
 }
 
+/// All problems at once, with the code of the first.
+fn refuse(problems: Vec<Exit>) -> Result<(), Exit> {
+    let Some(first) = problems.first() else {
+        return Ok(());
+    };
+    let code = first.code;
+    let messages: Vec<String> = problems
+        .into_iter()
+        .map(|problem| problem.message)
+        .collect();
+    let message = messages.join("\n");
+    Err(Exit { code, message })
+}
+
 fn run_member(mut config: Config) -> Result<(), Exit> {
+    refuse(surroundings::check(&config))?;
     config.memory_bytes = memory::usable_bytes().unwrap_or(0);
     config.cores.get_or_insert_with(cores_by_default);
     let driver = match config.io_driver {

@@ -203,6 +203,8 @@ fn node_options(config: &Config, identity: Identity) -> NodeOptions {
         },
         scrub_interval: config.scrub_interval,
         placement: config.placement,
+        slow_apply: config.slow_apply,
+        slow_call: config.slow_call,
         ..NodeOptions::new(config.data_dir.clone(), identity)
     }
 }
@@ -273,12 +275,21 @@ async fn wait_for_end(
             Ok(signal) => {
                 logger.info(
                     "received signal; shutting down",
-                    &[("signal", format!("{signal:?}").into())],
+                    &[("signal", signal_name(signal).into())],
                 );
                 return Ok(());
             }
             Err(error) => return Err(Exit::internal(format!("cannot wait for signals: {error}"))),
         }
+    }
+}
+
+/// As etcd names it.
+fn signal_name(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Terminate => "terminated",
+        Signal::Interrupt => "interrupt",
+        Signal::HangUp => "hangup",
     }
 }
 

@@ -464,11 +464,19 @@ fn http_get(server: &Server, path: &str) -> (u16, String) {
 fn a_log_line_says_ready() {
     let directory = TemporaryDirectory::new();
     let server = Launch::new(Kind::under_test(), directory.path()).start();
+    let is_it = |line: &&str| line.contains("ready to serve client requests");
+    let begin = Instant::now();
+    // Lines are written beside the answers.
+    while !server.log().lines().any(|line| is_it(&line)) {
+        assert!(
+            begin.elapsed() < Duration::from_secs(10),
+            "{}",
+            server.log()
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let log = server.log();
-    let line = log
-        .lines()
-        .find(|line| line.contains("ready to serve client requests"))
-        .unwrap_or_else(|| panic!("no such line in:\n{log}"));
+    let line = log.lines().find(is_it).unwrap();
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
     assert_eq!(line["msg"], "ready to serve client requests");
     assert_eq!(line["level"], "info");

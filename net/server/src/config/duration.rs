@@ -38,6 +38,34 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_nanos(nanos as u64))
 }
 
+/// A duration as Go writes it: `1.5s`, `250ms`, `74.138µs`, `2h0m0s`.
+pub fn text_of(duration: Duration) -> String {
+    let nanos = duration.as_nanos();
+    let seconds = duration.as_secs();
+    let in_unit = |unit_nanos: u128, unit: &str| {
+        let width = unit_nanos.ilog10() as usize;
+        let (whole, part) = (nanos / unit_nanos, nanos % unit_nanos);
+        let part = format!(".{part:0width$}");
+        let part = part.trim_end_matches('0').trim_end_matches('.');
+        format!("{whole}{part}{unit}")
+    };
+    match nanos {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{nanos}ns"),
+        1_000..1_000_000 => in_unit(1_000, "µs"),
+        1_000_000..1_000_000_000 => in_unit(1_000_000, "ms"),
+        _ if seconds < 60 => in_unit(1_000_000_000, "s"),
+        _ => {
+            let rest = text_of(Duration::new(seconds % 60, duration.subsec_nanos()));
+            let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+            match hours {
+                0 => format!("{minutes}m{rest}"),
+                _ => format!("{hours}h{minutes}m{rest}"),
+            }
+        }
+    }
+}
+
 fn unit_nanos(unit: &str) -> Option<f64> {
     Some(match unit {
         "ns" => 1.0,
@@ -78,5 +106,22 @@ mod tests {
         check("-1s", None);
         check("3parsec", None);
         check("1e400s", None);
+    }
+
+    #[test]
+    fn as_go_writes_them() {
+        for (nanos, text) in [
+            (0, "0s"),
+            (999, "999ns"),
+            (74_138, "74.138µs"),
+            (250_000_000, "250ms"),
+            (1_500_000_000, "1.5s"),
+            (7_000_000_000, "7s"),
+            (90_000_000_000, "1m30s"),
+            (7_200_000_000_000, "2h0m0s"),
+        ] {
+            assert_eq!(text_of(Duration::from_nanos(nanos)), text);
+            assert_eq!(parse_duration(text), Ok(Duration::from_nanos(nanos)));
+        }
     }
 }

@@ -8,6 +8,7 @@
 //! (files and their rotation).
 
 pub mod file;
+pub mod limit;
 pub mod line;
 pub mod output;
 

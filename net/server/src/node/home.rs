@@ -18,7 +18,7 @@ use super::dispatch::Dispatch;
 use super::leases::wait_for;
 use super::sequencer::{Moment, Sequencer, TurnEffects, WriteResponder};
 use super::{
-    Failure, Node, State, Status, WriteError, WriteOutcome, checkpoints, moves, scrub, space,
+    Failure, Node, State, Status, WriteError, WriteOutcome, checkpoints, moves, scrub, slow, space,
     upkeep,
 };
 use crate::cores::call::{Call, CallAnswer, Notice, Response, Waiter};
@@ -51,6 +51,7 @@ pub(super) struct HomeParts {
     pub(super) reclaim: upkeep::Reclaim,
     pub(super) scrub: scrub::Scrub,
     pub(super) moves: moves::Moves,
+    pub(super) slow_entries: slow::SlowEntries,
     /// By core: whether it is being told of what became visible.
     pub(super) heralds: Vec<Cell<Herald>>,
 }
@@ -278,6 +279,7 @@ impl Home {
         if something_is_visible {
             self.tell_watchers();
         }
+        self.warn_of_slow_entries(&effects.finished);
         if effects.role_changed {
             let status = self.parts.sequencer.borrow().raft_status();
             let visible = &self.0.board.visible;

@@ -4,8 +4,10 @@
 use engine::auth::{Identity, Policy, authorize_command};
 use engine::command::{Command, MemberAttributes};
 use reactor::Class;
+use serde_json::Value;
 
 use super::{Answer, Home, Node, WriteError};
+use crate::config::duration::text_of;
 use crate::services::CLUSTER_VERSION;
 
 /// One member.
@@ -93,24 +95,48 @@ impl Home {
         let home = self.clone();
         drop(self.0.world.spawn(Class::Request, async move {
             for command in commands {
-                if let Err(error) = home.write_as_member(command).await {
-                    let error = format!("{error:?}");
-                    home.0
-                        .logger
-                        .warn("failed to publish", &[("error", error.into())]);
-                    return;
+                match home.write_as_member(command).await {
+                    Ok(_) => {}
+                    // Whoever stops a member that has just started is not warned of it.
+                    Err(WriteError::Stopped) => return,
+                    Err(error) => {
+                        let fields = [("error", format!("{error:?}").into())];
+                        home.0.logger.warn("failed to publish", &fields);
+                        return;
+                    }
                 }
             }
-            let id = format!("{:x}", home.0.identity.member_id);
-            home.0.logger.info(
-                "published local member to cluster through raft",
-                &[("local-member-id", id.into())],
-            );
-            home.0.logger.info(
-                "enabled capabilities for version",
-                &[("cluster-version", "3.7".into())],
-            );
+            home.log_publication(!version);
         }));
+    }
+
+    /// The lines that etcd writes then, which harnesses wait for.
+    fn log_publication(&self, version_is_new: bool) {
+        let hex = |id: u64| Value::from(format!("{id:x}"));
+        let options = &self.0.options;
+        let (member, cluster) = (self.0.identity.member_id, self.0.identity.cluster_id);
+        let urls = options.client_urls.join(" ");
+        let attributes = format!("{{Name:{} ClientURLs:[{urls}]}}", options.name);
+        let version = [(
+            "cluster-version",
+            CLUSTER_VERSION.trim_end_matches(".0").into(),
+        )];
+        let logger = &self.0.logger;
+        logger.info(
+            "published local member to cluster through raft",
+            &[
+                ("local-member-id", hex(member)),
+                ("local-member-attributes", attributes.into()),
+                ("cluster-id", hex(cluster)),
+                ("publish-timeout", text_of(options.request_timeout).into()),
+            ],
+        );
+        let message = match version_is_new {
+            true => "set initial cluster version",
+            false => "set cluster version from store",
+        };
+        logger.info(message, &version);
+        logger.info("enabled capabilities for version", &version);
     }
 
     /// A command of the member itself.

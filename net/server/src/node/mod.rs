@@ -21,6 +21,7 @@ mod reads;
 mod restoring;
 mod scrub;
 mod sequencer;
+mod slow;
 mod snapshots;
 mod space;
 mod upkeep;

@@ -84,6 +84,10 @@ pub struct NodeOptions {
     pub auto_compaction: Option<AutoCompaction>,
     /// How long it takes to read everything once in search of damage; zero is never.
     pub scrub_interval: Duration,
+    /// An entry that takes longer from its proposal to its answers, or a read that takes longer, is logged.
+    pub slow_apply: Duration,
+    /// A call that takes longer from its arrival to its answer is logged.
+    pub slow_call: Duration,
     /// Answers to ranges with more bytes of keys and values than this are not held in memory.
     pub whole_bytes_max: usize,
     /// Declares pages and values missing, in tests.
@@ -114,6 +118,8 @@ impl NodeOptions {
             placement: Placement::default(),
             auto_compaction: None,
             scrub_interval: Duration::ZERO,
+            slow_apply: Duration::from_millis(100),
+            slow_call: Duration::from_millis(300),
             whole_bytes_max: WHOLE_BYTES_MAX,
             missing: None,
             load_delay_max: Duration::ZERO,
@@ -605,6 +611,7 @@ impl HomeParts {
             reclaim: Reclaim::default(),
             scrub: Scrub::default(),
             moves: Moves::default(),
+            slow_entries: Default::default(),
             heralds: heralds.collect(),
         }
     }

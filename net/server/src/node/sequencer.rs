@@ -27,6 +27,7 @@ use wal::io::IoRequest;
 use wal::{Wal, WalEvent};
 
 use super::dispatch::Dispatch;
+use super::slow::{Finished, Times};
 use super::waiters::Waiters;
 use crate::cores::Board;
 use crate::cores::call::{CallAnswer, Response};
@@ -117,9 +118,7 @@ impl PendingEntry {
 /// A proposed entry whose requests are not all answered.
 struct Flight {
     index: u64,
-    proposed_nanos: u64,
-    /// When it was committed and given to the coordinator; 0 before.
-    given_nanos: u64,
+    times: Times,
     waiters: Waiters,
 }
 
@@ -128,6 +127,8 @@ struct Flight {
 pub(super) struct TurnEffects {
     /// What became visible, in order.
     pub published: Vec<Published>,
+    /// Entries of this member whose requests are all answered.
+    pub finished: Vec<Finished>,
     /// A write or flush failed: nothing is acknowledged any more.
     pub poisoned: Option<String>,
     /// The log was closed cleanly.
@@ -374,7 +375,7 @@ impl Sequencer {
         let mut room = COMMITTED_BYTES_PER_TURN;
         loop {
             let mut moved = self.take_completions(now_nanos);
-            moved |= self.take_log_events(&mut effects);
+            moved |= self.take_log_events(now_nanos, &mut effects);
             moved |= self.propose();
             moved |= self.take_actions(&mut effects);
             moved |= self.give_committed(&mut room);
@@ -408,12 +409,17 @@ impl Sequencer {
         moved
     }
 
-    fn take_log_events(&mut self, effects: &mut TurnEffects) -> bool {
+    fn take_log_events(&mut self, now_nanos: u64, effects: &mut TurnEffects) -> bool {
         let mut moved = false;
         while let Some(event) = self.wal.next_event() {
             moved = true;
             match event {
                 WalEvent::Durable { index, term } => {
+                    for flight in &mut self.flights {
+                        if flight.index > self.durable && flight.index <= index.0 {
+                            flight.times.durable = now_nanos;
+                        }
+                    }
                     self.durable = index.0;
                     let durable = Input::Durable {
                         index: LogIndex(index.0),
@@ -528,8 +534,10 @@ impl Sequencer {
         metrics.phase(Phase::Queue).observe(queued);
         self.flights.push_back(Flight {
             index: id.index.0,
-            proposed_nanos: now_nanos,
-            given_nanos: 0,
+            times: Times {
+                proposed: now_nanos,
+                ..Times::default()
+            },
             waiters,
         });
         self.uncommitted.push_back(wal::Entry {
@@ -666,8 +674,8 @@ impl Sequencer {
         if let Ok(at) = flights.binary_search_by_key(&self.given, |flight| flight.index) {
             let now_nanos = self.clock.now().nanos();
             let flight = &mut flights[at];
-            flight.given_nanos = now_nanos;
-            let logged = now_nanos.saturating_sub(flight.proposed_nanos);
+            flight.times.given = now_nanos;
+            let logged = now_nanos.saturating_sub(flight.times.proposed);
             self.metrics().phase(Phase::Log).observe(logged);
         }
     }
@@ -680,7 +688,7 @@ impl Sequencer {
         let Ok(at) = found else {
             return 0;
         };
-        let given_nanos = self.flights[at].given_nanos;
+        let given_nanos = self.flights[at].times.given;
         let took = self.clock.now().nanos().saturating_sub(given_nanos);
         let metrics = self.metrics();
         metrics.phase(Phase::Apply).observe(took);
@@ -790,12 +798,12 @@ impl Sequencer {
                 },
             );
         }
-        while self
-            .flights
-            .front()
-            .is_some_and(|flight| flight.index <= applied)
-        {
-            self.flights.pop_front();
+        while let Some(flight) = self.flights.pop_front_if(|flight| flight.index <= applied) {
+            effects.finished.push(Finished {
+                index: flight.index,
+                requests: flight.waiters.len(),
+                times: flight.times,
+            });
         }
         self.step(Input::Applied {
             index: LogIndex(applied),
@@ -888,7 +896,7 @@ impl Sequencer {
         let proposed = self.flights.front();
         let waiting = self.closed.front().unwrap_or(&self.growing);
         let since_nanos = match proposed {
-            Some(flight) => flight.proposed_nanos,
+            Some(flight) => flight.times.proposed,
             None => waiting.waiters.marked_nanos()?,
         };
         Some(Backlog {

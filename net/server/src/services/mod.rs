@@ -12,6 +12,7 @@ mod kv;
 mod lease;
 mod lock;
 mod maintenance;
+mod slow;
 mod snapshot;
 mod watch;
 
@@ -29,6 +30,7 @@ use grpc::{
     Service, Shutdown, Status, UnaryAnswer, status,
 };
 
+use crate::log::limit::LineLimit;
 use crate::node::{self, Answer, Node, WriteError};
 pub(crate) use maintenance::STORAGE_VERSION;
 
@@ -44,6 +46,8 @@ pub struct EtcdService {
     /// Watch answers that may be split are split above this.
     fragment_bytes: usize,
     shutdown: Shutdown,
+    slow_calls: LineLimit,
+    slow_reads: LineLimit,
 }
 
 impl EtcdService {
@@ -55,6 +59,8 @@ impl EtcdService {
             limits,
             fragment_bytes,
             shutdown,
+            slow_calls: LineLimit::default(),
+            slow_reads: LineLimit::default(),
         })
     }
 
@@ -165,35 +171,10 @@ impl Service for EtcdService {
     ) -> Result<UnaryAnswer, Status> {
         self.note_client(&context, false);
         self.check_leader(&context)?;
-        let answer = match method {
-            Method::Range => return self.range(&context, message).await,
-            Method::Put | Method::DeleteRange | Method::Txn => {
-                self.store_operation(&context, method, message).await
-            }
-            Method::Compact => self.compact(&context, message).await,
-            Method::LeaseGrant => self.lease_grant(&context, message).await,
-            Method::LeaseRevoke => self.store_operation(&context, method, message).await,
-            Method::LeaseTimeToLive => self.lease_time_to_live(message).await,
-            Method::LeaseLeases => self.lease_leases(message).await,
-            Method::MemberList => self.member_list(message).await,
-            Method::Status => self.status(message).await,
-            Method::HashKv => self.hash_kv(message).await,
-            Method::Hash => self.hash(message).await,
-            Method::Alarm => self.alarm(&context, message).await,
-            Method::Defragment => self.defragment(message),
-            Method::MoveLeader => self.move_leader(message),
-            Method::Downgrade => self.downgrade(message).await,
-            Method::Lock => self.lock(&context, message).await,
-            Method::Unlock => self.unlock(&context, message).await,
-            Method::Campaign => self.campaign(&context, message).await,
-            Method::Proclaim => self.proclaim(&context, message).await,
-            Method::Leader => self.leader(&context, message).await,
-            Method::Resign => self.resign(&context, message).await,
-            Method::HealthCheck => self.health_check(message),
-            Method::HealthList => self.health_list(message),
-            _ => Err(not_yet(method)),
-        };
-        answer.map(UnaryAnswer::Message)
+        let begun = self.begin_call(method, &message);
+        let answer = self.answer(&context, method, message).await;
+        self.end_call(&begun, &context, &answer);
+        answer
     }
 
     async fn stream(
@@ -222,5 +203,44 @@ impl Service for EtcdService {
 
     fn note(&self, method: Method, event: CallEvent) {
         self.node.metrics().note(method, event);
+    }
+}
+
+impl EtcdService {
+    async fn answer(
+        self: &Rc<Self>,
+        context: &CallContext,
+        method: Method,
+        message: Bytes,
+    ) -> Result<UnaryAnswer, Status> {
+        let answer = match method {
+            Method::Range => return self.range(context, message).await,
+            Method::Put | Method::DeleteRange | Method::Txn => {
+                self.store_operation(context, method, message).await
+            }
+            Method::Compact => self.compact(context, message).await,
+            Method::LeaseGrant => self.lease_grant(context, message).await,
+            Method::LeaseRevoke => self.store_operation(context, method, message).await,
+            Method::LeaseTimeToLive => self.lease_time_to_live(message).await,
+            Method::LeaseLeases => self.lease_leases(message).await,
+            Method::MemberList => self.member_list(message).await,
+            Method::Status => self.status(message).await,
+            Method::HashKv => self.hash_kv(message).await,
+            Method::Hash => self.hash(message).await,
+            Method::Alarm => self.alarm(context, message).await,
+            Method::Defragment => self.defragment(message),
+            Method::MoveLeader => self.move_leader(message),
+            Method::Downgrade => self.downgrade(message).await,
+            Method::Lock => self.lock(context, message).await,
+            Method::Unlock => self.unlock(context, message).await,
+            Method::Campaign => self.campaign(context, message).await,
+            Method::Proclaim => self.proclaim(context, message).await,
+            Method::Leader => self.leader(context, message).await,
+            Method::Resign => self.resign(context, message).await,
+            Method::HealthCheck => self.health_check(message),
+            Method::HealthList => self.health_list(message),
+            _ => Err(not_yet(method)),
+        };
+        answer.map(UnaryAnswer::Message)
     }
 }
