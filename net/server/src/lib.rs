@@ -18,6 +18,7 @@ pub mod log;
 pub mod memory;
 pub mod metrics;
 pub mod node;
+pub mod notify;
 pub mod peer;
 pub mod planted;
 pub mod restore;

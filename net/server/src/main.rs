@@ -9,6 +9,7 @@ use ringd::config::text::{self, Program};
 use ringd::config::{self, Config, IoDriver, LogLevel, Request, surroundings};
 use ringd::exit::{self, Exit};
 use ringd::log::Outputs;
+use ringd::notify::{self, Notifier};
 use ringd::{etcdutl, inspect, memory, restore, salvage, serve};
 
 /// Most cores that are used without being asked for.
@@ -137,9 +138,10 @@ fn run_member(mut config: Config) -> Result<(), Exit> {
     };
     let (outputs, writers) = Outputs::open(&config.log).map_err(Exit::config)?;
     let logger = outputs.system_logger();
+    let notifier = Notifier::new(std::env::var_os(notify::VARIABLE));
     let cores_run = options.clone();
     let result = reactor::run(&options, |world| {
-        serve::serve(world, config, outputs, cores_run)
+        serve::serve(world, config, outputs, notifier, cores_run)
     });
     let result = match result {
         Ok(result) => result,

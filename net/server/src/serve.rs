@@ -23,6 +23,7 @@ use crate::exit::Exit;
 use crate::identity::Identity;
 use crate::log::{Logger, Outputs};
 use crate::node::{CheckpointOptions, Node, NodeOptions};
+use crate::notify::{Notice, Notifier};
 use crate::peer::PeerService;
 use crate::services::{EtcdService, MetricsService};
 
@@ -57,6 +58,7 @@ pub async fn serve(
     world: World,
     config: Config,
     outputs: Outputs,
+    notifier: Notifier,
     cores_run: RunOptions,
 ) -> Result<(), Exit> {
     let clock = world.clone();
@@ -119,7 +121,9 @@ pub async fn serve(
         logger.info("serving metrics", &fields);
     }
     logger.info("ready to serve client requests", &[]);
+    notifier.tell(Notice::Ready, &logger);
     let ended = wait_for_end(&world, &mut signals, &node, &logger).await;
+    notifier.tell(Notice::Stopping, &logger);
     let result = match ended {
         Ok(()) => process.drain(threads).await,
         Err(exit) => Err(exit),

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -589,4 +590,30 @@ fn a_pipe_that_nobody_reads_holds_nothing_up() {
     let log = String::from_utf8_lossy(&log);
     let told = log.matches("request stats").count();
     assert!(told > 0 && told < REQUESTS, "the pipe was not full: {told}");
+}
+
+#[test]
+fn a_service_manager_is_told_of_the_beginning_and_the_end() {
+    let directory = TemporaryDirectory::new();
+    let path = directory.path().canonicalize().unwrap().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    let told = || {
+        let mut bytes = [0; 256];
+        let length = manager.recv(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    };
+    let mut server = Launch::new(Kind::under_test(), directory.path())
+        .environment("NOTIFY_SOCKET", &path.to_string_lossy())
+        .start();
+    let ready = told();
+    assert_eq!(ready.lines().next(), Some("READY=1"));
+    // etcd tells nothing of its end.
+    if server.kind() == Kind::Ringd {
+        server.signal(Signal::TERM);
+        assert_eq!(told().lines().next(), Some("STOPPING=1"));
+        assert!(server.wait(Duration::from_secs(10)).unwrap().success());
+    }
 }
