@@ -307,7 +307,7 @@ fn directories_that_cannot_be_used_are_refused_and_stay_as_they_are() {
 }
 
 #[test]
-fn the_directory_of_etcd_and_that_of_a_running_member_stay_as_they_are() {
+fn the_data_of_etcd_stays_as_it_is() {
     if !ringd_only() {
         return;
     }
