@@ -204,12 +204,17 @@ fn overwriting_with_a_compaction_now_and_then_keeps_the_directory_flat() {
 
 #[test]
 fn upkeep_leaves_damage_alone_and_says_where() {
+    const RESTING: std::ops::Range<usize> = KEYS..KEYS + 40;
     let mut machine = Machine::new();
     let mut settings = options();
     settings.checkpoints.operations = 500;
     let life = settings.clone();
     machine.live(|world, lines| async move {
         let node = open(&world, &life, &lines).await;
+        // What lives among much that dies, so that its segments have to be read before they can go.
+        for number in RESTING {
+            put(&node, number, 7).await.expect("written");
+        }
         fill(&node, 8).await;
         world.sleep(Duration::from_secs(2)).await;
         assert!(node.home().expect("home").checkpoint_status().count > 0);
@@ -241,6 +246,9 @@ fn upkeep_leaves_damage_alone_and_says_where() {
         );
         let after = event_bytes(&world).await;
         assert!(after < before / 2, "{after} of {before}");
+        for number in RESTING {
+            assert_eq!(read(&node, number).await, Ok(Some(value(number, 7))));
+        }
         for number in 0..KEYS {
             assert_eq!(read(&node, number).await, Ok(Some(value(number, 7))));
             put(&node, number, 8).await.expect("written");
