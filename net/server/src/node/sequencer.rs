@@ -10,21 +10,24 @@
 //!
 //! Knows no sockets, and decides by no clock but the `now` it is given; it reads one to say how long an entry was where.
 
+mod shown;
+
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use engine::auth::Authorized;
-use engine::command::{AlarmKind, Command, CommandError, MemberAttributes, Reply};
-use engine::coordinator::{Applied, Coordinator, CoordinatorOutput, FrozenState, Published};
+use engine::command::{Command, CommandError, Reply};
+use engine::coordinator::{Coordinator, CoordinatorOutput, FrozenState, Published};
 use engine::entry::{EntryBuilder, RequestHead};
-use engine::lease::LeaseTable;
 use engine::shard::Damage;
 use raft::{Action, EntryKind, Input, LogIndex, ProposeError, Raft, Role, Term};
 use reactor::World;
 use wal::io::IoRequest;
 use wal::{Wal, WalEvent};
+
+pub(super) use shown::{Moment, Queues};
 
 use super::dispatch::Dispatch;
 use super::slow::{Finished, Times};
@@ -201,61 +204,6 @@ pub(super) struct Sequencer {
     /// Somebody waits for the state behind the entry under way.
     moment_wanted: bool,
     moment: Option<Moment>,
-}
-
-/// What is replicated beside the keys, as of the end of an entry.
-#[derive(Clone, Debug)]
-pub(super) struct Moment {
-    /// Up to here.
-    pub(super) applied: Applied,
-    /// The term of that entry.
-    pub(super) term: u64,
-    /// 0 or below: nothing was compacted.
-    pub(super) compact_revision: i64,
-    /// The leases; shared with the state machine.
-    pub(super) leases: LeaseTable,
-    /// Raised alarms.
-    pub(super) alarms: Vec<(u64, AlarmKind)>,
-    /// Published attributes.
-    pub(super) members: Vec<MemberAttributes>,
-    /// The cluster version, once it is set.
-    pub(super) cluster_version: Option<String>,
-}
-
-/// Where the pipeline stands while a request waits.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Backlog {
-    /// When the oldest request without an outcome was proposed, or was waiting for that.
-    pub(super) since_nanos: u64,
-    /// Its entry, if it was proposed.
-    pub(super) index: Option<u64>,
-    /// Durable up to here.
-    pub(super) durable: u64,
-    /// Committed up to here.
-    pub(super) committed: u64,
-    /// Applied up to here.
-    pub(super) applied: u64,
-    /// Records written and not yet synced.
-    pub(super) records_in_flight: u32,
-    /// Bytes that wait for a record.
-    pub(super) log_bytes_waiting: u64,
-    /// Requests that wait for an entry.
-    pub(super) requests_waiting: usize,
-}
-
-/// What waits in the pipeline.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Queues {
-    /// Requests without an outcome.
-    pub(super) pending: u64,
-    /// Those of them that wait for an entry.
-    pub(super) waiting_requests: u64,
-    /// Their bytes.
-    pub(super) waiting_bytes: u64,
-    /// Records written and not yet synced.
-    pub(super) records_in_flight: u64,
-    /// Bytes that wait for a record.
-    pub(super) log_bytes_waiting: u64,
 }
 
 /// What a sequencer is made of.
@@ -891,62 +839,6 @@ impl Sequencer {
         self.wal.stop();
     }
 
-    /// Where the pipeline stands, if a request waits for its outcome.
-    pub(super) fn backlog(&self) -> Option<Backlog> {
-        let proposed = self.flights.front();
-        let waiting = self.closed.front().unwrap_or(&self.growing);
-        let since_nanos = match proposed {
-            Some(flight) => flight.times.proposed,
-            None => waiting.waiters.marked_nanos()?,
-        };
-        Some(Backlog {
-            since_nanos,
-            index: proposed.map(|flight| flight.index),
-            durable: self.durable,
-            committed: self.committed,
-            applied: self.coordinator.applied().index,
-            records_in_flight: self.wal.records_in_flight(),
-            log_bytes_waiting: self.wal.waiting_bytes(),
-            requests_waiting: self.waiting_requests,
-        })
-    }
-
-    /// What waits where.
-    pub(super) fn queues(&self) -> Queues {
-        let flights = self.flights.iter().map(|flight| &flight.waiters);
-        let entries = self.closed.iter().chain([&self.growing]);
-        let waiting = entries.map(|entry| &entry.waiters);
-        let pending = flights.chain(waiting).map(Waiters::waiting);
-        Queues {
-            pending: pending.sum::<usize>() as u64,
-            waiting_requests: self.waiting_requests as u64,
-            waiting_bytes: self.waiting_bytes as u64,
-            records_in_flight: self.wal.records_in_flight().into(),
-            log_bytes_waiting: self.wal.waiting_bytes(),
-        }
-    }
-
-    /// Whether requests wait for their outcome.
-    pub(super) fn is_busy(&self) -> bool {
-        !self.flights.is_empty() || !self.closed.is_empty() || !self.growing.waiters.is_empty()
-    }
-
-    /// The state machine's sequencer side.
-    pub(super) fn coordinator(&self) -> &Coordinator {
-        &self.coordinator
-    }
-
-    /// What is replicated beside the keys, if no entry is under way. Else ask again: it is kept when the entry ends.
-    pub(super) fn moment(&mut self) -> Option<Moment> {
-        if self.coordinator.is_between_entries() {
-            self.moment = None;
-            return Some(self.moment_now());
-        }
-        let kept = self.moment.take();
-        self.moment_wanted = kept.is_none();
-        kept
-    }
-
     /// Whether changes of a restore may come: nothing is under way, and the disk keeps up.
     pub(super) fn may_restore(&self) -> bool {
         self.coordinator.is_idle() && !self.dispatch.hold_back()
@@ -960,31 +852,6 @@ impl Sequencer {
     /// What is wrong with a restored change.
     pub(super) fn take_restore_fault(&mut self) -> Option<String> {
         self.coordinator.take_restore_fault()
-    }
-
-    fn moment_now(&self) -> Moment {
-        let coordinator = &self.coordinator;
-        let applied = coordinator.applied();
-        let term = self.raft.log().term_at(LogIndex(applied.index));
-        Moment {
-            applied,
-            term: term.map_or(0, |term| term.0),
-            compact_revision: coordinator.compact_revision(),
-            leases: coordinator.leases().clone(),
-            alarms: coordinator.alarms().iter().collect(),
-            members: coordinator.members().cloned().collect(),
-            cluster_version: coordinator.cluster_version().map(str::to_owned),
-        }
-    }
-
-    /// What is visible.
-    pub(super) fn applied(&self) -> Applied {
-        self.coordinator.applied()
-    }
-
-    /// The consensus machine's state.
-    pub(super) fn raft_status(&self) -> raft::Status {
-        self.raft.status()
     }
 
     /// The index a linearizable read has to wait for; `None` while nobody leads.
