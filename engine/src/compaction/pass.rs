@@ -36,7 +36,7 @@ pub(crate) struct Pass {
 /// A walk under way.
 #[derive(Debug)]
 enum Walk {
-    /// By the events from `next` to the target, which may rise meanwhile.
+    /// By the events from `next` to the target.
     Events {
         /// Behind those whose keys are in the batch.
         behind: Revision,
@@ -59,11 +59,16 @@ impl Pass {
 
     /// The pass of a shard whose image says that the compaction to `target` is at `next`.
     ///
-    /// One that was through is walked again over the events of its last revision: it finds nothing.
+    /// One that was through is walked again over the events of its last revision: it finds nothing. One that was
+    /// at a revision of many events begins with the first of them: the pass before may have gone no further than to
+    /// that revision, and left its tombstones.
     pub(crate) fn restore(target: i64, next: Revision, way: CompactionWay) -> Self {
         Pass {
             target,
-            next,
+            next: Revision {
+                main: next.main,
+                sub: 0,
+            },
             done: target == 0,
             way,
             ..Pass::default()
@@ -102,9 +107,11 @@ impl Pass {
             self.next = former;
         }
         if !matches!(self.walk, Some(Walk::Pages { .. })) {
-            // Keys of events at the former target may have been compacted to that one only.
+            // Keys of events at the former target may have been compacted to that one only. What is cheaper from
+            // here on is weighed again.
             self.next = self.next.min(former);
             self.batch.clear();
+            self.walk = None;
         }
         self.target = revision;
         self.done = false;

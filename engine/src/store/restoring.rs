@@ -36,7 +36,9 @@ impl Store {
         let follows = match (former, live) {
             _ if event.tombstone => former.is_none() || live.is_some(),
             (None, _) => (1..=revision.main).contains(&create) && version >= 1,
-            (_, Some(live)) => create == live.create && version == live.version + 1,
+            (_, Some(live)) => {
+                create == live.create && Some(version) == live.version.checked_add(1)
+            }
             (Some(_), None) => create == revision.main && version == 1,
         };
         if !follows {

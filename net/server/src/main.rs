@@ -21,11 +21,18 @@ const LOG_END_MAX: Duration = Duration::from_secs(1);
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let mut words = std::env::args();
+    let mut words = std::env::args_os();
     let name = words.next().unwrap_or_default();
+    let name = name.to_string_lossy();
     let program = Program::of(&name);
-    let arguments: Vec<String> = words.collect();
-    if Path::new(&name)
+    let arguments = words
+        .map(|word| word.into_string())
+        .collect::<Result<Vec<_>, _>>();
+    let arguments = match arguments {
+        Ok(arguments) => arguments,
+        Err(word) => return ended(Exit::config(format!("argument {word:?} is not UTF-8"))),
+    };
+    if Path::new(name.as_ref())
         .file_stem()
         .is_some_and(|name| name == "etcdutl")
     {
@@ -40,11 +47,13 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(exit) => {
-            eprintln!("ringd: {}", exit.message);
-            ExitCode::from(exit.code as u8)
-        }
+        Err(exit) => ended(exit),
     }
+}
+
+fn ended(exit: Exit) -> ExitCode {
+    eprintln!("ringd: {}", exit.message);
+    ExitCode::from(exit.code as u8)
 }
 
 fn run_etcdutl(arguments: &[String]) -> ExitCode {
@@ -61,7 +70,18 @@ fn run_etcdutl(arguments: &[String]) -> ExitCode {
 }
 
 fn parse(arguments: &[String]) -> Result<Request, config::ConfigErrors> {
-    let environment: Vec<(String, String)> = std::env::vars().collect();
+    let mut environment = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => environment.push((name, value)),
+            (Ok(name), Err(value)) if name.starts_with("ETCD_") => {
+                let mistake = format!("environment variable {name}={value:?} is not UTF-8");
+                return Err(config::ConfigErrors(vec![mistake]));
+            }
+            // Somebody else's.
+            _ => {}
+        }
+    }
     config::parse(arguments, &environment)
 }
 

@@ -200,7 +200,7 @@ fn a_scrub_beside_checkpoints_collections_and_evictions_raises_no_false_alarm() 
         let mut machine = Machine::new(seed, SimulationOptions::rough(seed));
         machine.live(move |world, lines| async move {
             let mut options = options();
-            options.scrub_interval = Duration::from_millis(100);
+            options.scrub_interval = Duration::from_millis(50);
             options.store.page_cache_bytes = 512 << 10;
             let node = open(&world, &options, &lines).await;
             for round in 0..20 {

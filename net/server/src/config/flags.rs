@@ -120,7 +120,7 @@ impl Flag {
 
     /// Whether its value must not be shown.
     pub fn is_secret(&self) -> bool {
-        self.name.ends_with("password")
+        self.name.ends_with("password") || self.name.ends_with("-token")
     }
 }
 

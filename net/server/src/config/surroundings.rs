@@ -28,6 +28,7 @@ pub fn check(config: &Config) -> Vec<Exit> {
     for (flag, urls) in [
         ("--listen-client-urls", &config.listen_client_urls),
         ("--listen-peer-urls", &config.listen_peer_urls),
+        ("--listen-metrics-urls", &config.listen_metrics_urls),
     ] {
         for path in urls.iter().filter_map(socket) {
             problems.extend(check_file(flag, &path).err());

@@ -99,8 +99,8 @@ impl Values {
             }
             let name = tail.to_ascii_lowercase().replace('_', "-");
             let Some(flag) = flags::find(&name) else {
-                let pair = format!("{variable}={value}");
-                let fields = [("environment-variable", &pair)];
+                // Without its value, which may be somebody's secret.
+                let fields = [("environment-variable", variable)];
                 self.warn("unrecognized environment variable", &fields);
                 continue;
             };

@@ -19,6 +19,8 @@ use flate2::write::GzEncoder;
 
 use crate::config::Rotation;
 
+/// A rotation that failed is tried again when so large a part of a full file has come on top.
+const RETRY_PART: u64 = 8;
 /// Ending of a compressed file.
 const COMPRESSED: &str = ".gz";
 /// Ending of one that is not complete.
@@ -30,6 +32,8 @@ pub struct LogFile {
     file: File,
     len_bytes: u64,
     rotation: Option<Rotation>,
+    /// A rotation failed: the next is tried when the file is this long.
+    retry_at_bytes: u64,
     tidying: Option<JoinHandle<()>>,
 }
 
@@ -46,15 +50,24 @@ impl LogFile {
             file,
             len_bytes,
             rotation,
+            retry_at_bytes: 0,
             tidying: None,
         })
     }
 
     fn rotate(&mut self, rotation: Rotation) -> io::Result<()> {
         let aside = Names::of(&self.path).free(SystemTime::now());
-        fs::rename(&self.path, aside)?;
-        self.file = append_to(&self.path)?;
+        fs::rename(&self.path, &aside)?;
+        self.file = match append_to(&self.path) {
+            Ok(file) => file,
+            Err(error) => {
+                // Lines go on to the file that is open, under its name again if that can be had.
+                fs::rename(&aside, &self.path).ok();
+                return Err(error);
+            }
+        };
         self.len_bytes = 0;
+        self.retry_at_bytes = 0;
         let is_tidying = self
             .tidying
             .as_ref()
@@ -74,9 +87,11 @@ impl Write for LogFile {
         let after = self.len_bytes + bytes.len() as u64;
         if let Some(rotation) = self.rotation
             && self.len_bytes > 0
-            && after > rotation.file_bytes_max
+            && after > rotation.file_bytes_max.max(self.retry_at_bytes)
+            && self.rotate(rotation).is_err()
         {
-            self.rotate(rotation)?;
+            // A file that is too long is better than lines that are lost.
+            self.retry_at_bytes = after + rotation.file_bytes_max / RETRY_PART;
         }
         let written = self.file.write(bytes)?;
         self.len_bytes += written as u64;
@@ -251,6 +266,22 @@ mod tests {
         assert!(names.contains(&"ringd-notes.log".to_owned()), "{names:?}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "d".repeat(95));
         assert!(!names.iter().any(|name| name.contains("2001")), "{names:?}");
+    }
+
+    #[test]
+    fn lines_go_on_where_nothing_can_be_put_aside() {
+        let folder = Folder::new("stuck");
+        let path = folder.0.join("ringd.log");
+        let mut file = LogFile::open(&path, Some(rotation(false, None))).unwrap();
+        file.write_all("a".repeat(95).as_bytes()).unwrap();
+        // Nothing is there to be renamed.
+        fs::rename(&path, folder.0.join("elsewhere")).unwrap();
+        file.write_all("b".repeat(95).as_bytes()).unwrap();
+        let text = fs::read_to_string(folder.0.join("elsewhere")).unwrap();
+        assert_eq!(text, "a".repeat(95) + &"b".repeat(95));
+        fs::rename(folder.0.join("elsewhere"), &path).unwrap();
+        file.write_all("c".repeat(95).as_bytes()).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "c".repeat(95));
     }
 
     #[test]

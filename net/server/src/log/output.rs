@@ -109,8 +109,9 @@ fn run(shared: &Shared, mut output: impl Write, format: LogFormat) {
         let closing = shared.closing.load(Ordering::Acquire);
         batch.clear();
         let mut lines = 0;
-        if let Some(line) = dropped_line(shared, format) {
-            batch.extend_from_slice(line.as_bytes());
+        let dropped = shared.dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            batch.extend_from_slice(dropped_line(dropped, format).as_bytes());
         }
         while batch.len() < BATCH_BYTES
             && let Some(line) = shared.lines.pop()
@@ -132,7 +133,7 @@ fn run(shared: &Shared, mut output: impl Write, format: LogFormat) {
             .is_err()
         {
             // There is nowhere to say so until the output works again.
-            shared.dropped.fetch_add(lines, Ordering::Relaxed);
+            shared.dropped.fetch_add(dropped + lines, Ordering::Relaxed);
             if closing {
                 return;
             }
@@ -141,12 +142,8 @@ fn run(shared: &Shared, mut output: impl Write, format: LogFormat) {
     }
 }
 
-/// Says how many lines are missing, if any are.
-fn dropped_line(shared: &Shared, format: LogFormat) -> Option<String> {
-    let dropped = shared.dropped.swap(0, Ordering::Relaxed);
-    if dropped == 0 {
-        return None;
-    }
+/// Says how many lines are missing.
+fn dropped_line(dropped: u64, format: LogFormat) -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let head = Head {
         level: LogLevel::Warn,
@@ -154,7 +151,7 @@ fn dropped_line(shared: &Shared, format: LogFormat) -> Option<String> {
         place: Location::caller(),
         message: "log lines were dropped because the output did not take them",
     };
-    Some(line::text(format, &head, &[("count", dropped.into())]))
+    line::text(format, &head, &[("count", dropped.into())])
 }
 
 #[cfg(test)]

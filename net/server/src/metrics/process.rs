@@ -1,9 +1,13 @@
 //! What the kernel says of this process, read from `/proc`.
 
 use std::fs;
+use std::sync::OnceLock;
 
 /// Ticks of the processor times in `/proc`, per second: fixed for programs, whatever the kernel's own clock does.
 const TICKS_PER_SECOND: f64 = 100.0;
+
+/// When the machine started: it is read once, because the kernel adds up all its interrupts for it.
+static BOOTED: OnceLock<Option<u64>> = OnceLock::new();
 
 /// Figures of this process; those that could not be read are missing.
 #[derive(Debug, Default, PartialEq)]
@@ -28,10 +32,10 @@ impl ProcessFigures {
         let text = |path: &str| fs::read_to_string(path).ok();
         let stat = text("/proc/self/stat").unwrap_or_default();
         let status = text("/proc/self/status").unwrap_or_default();
-        let booted = text("/proc/stat").and_then(|stat| boot_seconds(&stat));
+        let booted =
+            *BOOTED.get_or_init(|| text("/proc/stat").and_then(|stat| boot_seconds(&stat)));
         let began = field(&stat, 22).zip(booted);
         let limits = text("/proc/self/limits").unwrap_or_default();
-        let descriptors = fs::read_dir("/proc/self/fd").ok();
         ProcessFigures {
             cpu_seconds: field(&stat, 14)
                 .zip(field(&stat, 15))
@@ -40,10 +44,19 @@ impl ProcessFigures {
                 .map(|(ticks, booted)| booted as f64 + ticks as f64 / TICKS_PER_SECOND),
             virtual_bytes: kibibytes(&status, "VmSize:"),
             resident_bytes: kibibytes(&status, "VmRSS:"),
-            // Without the one that reads the list.
-            open_descriptors: descriptors.map(|list| list.count() as u64 - 1),
+            open_descriptors: open_descriptors(),
             descriptors_max: descriptor_limit(&limits),
         }
+    }
+}
+
+/// The kernel tells their number as the size of the folder since 6.2; before, they have to be counted.
+fn open_descriptors() -> Option<u64> {
+    const FOLDER: &str = "/proc/self/fd";
+    match fs::metadata(FOLDER).ok()?.len() {
+        // Without the one that reads the list.
+        0 => Some(fs::read_dir(FOLDER).ok()?.count() as u64 - 1),
+        count => Some(count),
     }
 }
 

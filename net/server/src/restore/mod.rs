@@ -35,6 +35,8 @@ const BATCH_BYTES: usize = 1 << 20;
 const BATCH_EVENTS: usize = 4096;
 /// Memory that the store is laid out for, unless there is less.
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
+/// No store reaches it: a later put has to have a revision, too.
+const REVISION_MAX: i64 = i64::MAX / 2;
 
 /// Runs the command with the arguments after its name. Answers what to say of the directory; the usage, if help is
 /// wanted.
@@ -267,6 +269,12 @@ async fn fill_home(
             Exit::config(what)
         })?;
         compacted = revision;
+    }
+    if revision > REVISION_MAX {
+        let what = format!(
+            "revision {revision} leaves no room for further ones; at most {REVISION_MAX} can be restored"
+        );
+        return Err(Exit::config(what));
     }
     if compacted > state.compact_revision() {
         home.restore_compaction(compacted).await?;
